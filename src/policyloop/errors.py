@@ -1,0 +1,98 @@
+"""One exception tree. Every error carries an exit code and what to do next.
+
+Exit codes: 0 fine, 1 failure, 2 usage, 3 configuration, 4 connection, 5 verification or
+signature, 6 refused for safety, 7 incompatible version or profile, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "ConnectionFailed",
+    "IncompatibleError",
+    "MissingExtra",
+    "PolicyloopError",
+    "SafetyRefusal",
+    "StorageError",
+    "UsageError",
+    "VerificationError",
+    "WireError",
+]
+
+
+class PolicyloopError(Exception):
+    """A failure that names its culprit and its remedy.
+
+    Args:
+        message: What went wrong, naming the file, field, peer or value at fault.
+        remedy: One sentence that says what to do next; may be empty.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+
+class StorageError(PolicyloopError):
+    """The disk refused: no space, read-only, or a file that cannot be opened."""
+
+
+class UsageError(PolicyloopError):
+    """The command line asks for something that makes no sense."""
+
+    exit_code = 2
+
+
+class ConfigError(PolicyloopError):
+    """A profile or a setting is wrong."""
+
+    exit_code = 3
+
+
+class MissingExtra(ConfigError):
+    """An optional part of policyloop is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"this command needs {package}, which is not installed",
+            f"pip install 'policyloop[{extra}]'",
+        )
+
+
+class ConnectionFailed(PolicyloopError):
+    """A port is taken, or a peer cannot be reached."""
+
+    exit_code = 4
+
+
+class VerificationError(PolicyloopError):
+    """Bytes from disk or network are not what they claim to be."""
+
+    exit_code = 5
+
+
+class WireError(VerificationError):
+    """A message is malformed. `reason` is the short name under which it is counted."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class SafetyRefusal(PolicyloopError):
+    """The request could let a robot move on unchecked data."""
+
+    exit_code = 6
+
+
+class IncompatibleError(PolicyloopError):
+    """Two parts that must agree (profile, network, format version) do not."""
+
+    exit_code = 7

@@ -1,0 +1,110 @@
+"""Behaviour cloning: regress the demonstrated action, from whoever drove (row P3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from policyloop.core.profile import RobotProfile
+from policyloop.learn.distribution import unsquash
+from policyloop.learn.networks import ActorCritic, Features
+
+__all__ = ["BcSettings", "Demonstrations", "clone"]
+
+
+class BcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of behaviour cloning."""
+
+    learning_rate: float = 1e-3
+    epochs: int = 10
+    minibatch: int = 128
+    huber_beta: float = 0.3
+    mirror: bool = True
+    """Learn from every second minibatch as seen in a mirror: free data for a symmetric robot."""
+
+
+class Demonstrations(msgspec.Struct, frozen=True):
+    """Observations and the actions that a teacher proposed there.
+
+    Attributes:
+        features: Network inputs by name, (n, ...).
+        actions: Physical units, (n, actions).
+    """
+
+    features: dict[str, NDArray[np.generic]]
+    actions: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+def mirrored(profile: RobotProfile, features: Features, shares: Tensor) -> tuple[Features, Tensor]:
+    """Return the same scene with left and right exchanged.
+
+    Pictures are flipped; yaw rate and roll, and the angular action, change sign.
+    """
+    proprio = features["proprio"].clone()
+    for name in ("angular_vel", "roll"):
+        proprio[:, profile.proprio_index(name)] *= -1
+    flipped = {name: tensor.flip(-1) for name, tensor in features.items() if name in ("rgb", "depth", "scan")}
+    signs = torch.tensor([-1.0 if quantity.name == "angular" else 1.0 for quantity in profile.action])
+    return {**features, **flipped, "proprio": proprio}, shares * signs.to(shares.device)
+
+
+def clone(
+    network: ActorCritic,
+    demonstrations: Demonstrations,
+    profile: RobotProfile,
+    settings: BcSettings,
+    *,
+    generator: torch.Generator,
+    device: torch.device,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> dict[str, float]:
+    """Teach `network` to propose what the demonstrations propose; return statistics.
+
+    Args:
+        network: Updated in place.
+        demonstrations: At least one minibatch of them.
+        profile: Gives the action map.
+        settings: Epochs, rates.
+        generator: Source of the minibatch order.
+        device: Where `network` lives.
+        progress: Called with (steps so far, steps in all, loss).
+    """
+    features = {name: torch.from_numpy(array) for name, array in demonstrations.features.items()}
+    shares = unsquash(
+        torch.from_numpy(demonstrations.actions),
+        torch.from_numpy(profile.action_center),
+        torch.from_numpy(profile.action_half_range),
+    )
+    size = min(settings.minibatch, len(demonstrations))
+    total = settings.epochs * (len(demonstrations) // size)
+    symmetric = settings.mirror and profile.camera is not None
+    optimizer = torch.optim.Adam(network.actor_parameters(), lr=settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - 0.95 * step / total)
+    steps, losses = 0, []
+    for _ in range(settings.epochs):
+        order = torch.randperm(len(demonstrations), generator=generator)
+        for index in order[: len(order) // size * size].split(size):
+            batch = {name: tensor[index].to(device) for name, tensor in features.items()}
+            target = shares[index].to(device)
+            if symmetric and steps % 2:
+                batch, target = mirrored(profile, batch, target)
+            loss = functional.smooth_l1_loss(torch.tanh(network.mean(batch)), target, beta=settings.huber_beta)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            steps += 1
+            losses.append(loss.item())
+            if progress is not None:
+                progress(steps, total, losses[-1])
+    tail = losses[-max(1, len(losses) // settings.epochs) :]
+    return {"loss": sum(tail) / len(tail), "frames": float(len(demonstrations)), "steps": float(steps)}

@@ -1,0 +1,152 @@
+"""Proximal policy optimisation (Schulman et al., 1707.06347): one visible update."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from policyloop.learn.distribution import entropy, gaussian_log_prob
+from policyloop.learn.networks import LOG_STD_BOUNDS, ActorCritic
+from policyloop.learn.rollout import Rollout
+
+__all__ = ["PpoSettings", "make_optimizer", "ppo_update"]
+
+
+class PpoSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of PPO; the defaults are those of the original documents."""
+
+    learning_rate: float = 3e-4
+    critic_learning_rate: float = 1e-3
+    gamma: float = 0.99
+    lam: float = 0.95
+    clip: float = 0.2
+    entropy_weight: float = 0.01
+    value_weight: float = 0.5
+    epochs: int = 4
+    minibatch: int = 256
+    max_grad_norm: float = 0.5
+    reward_scale: float = 0.1
+    desired_kl: float = 0.015
+    """The actor's learning rate follows the policy's step: it falls when a step is more than twice
+    this far from the behaviour and grows, up to `learning_rate`, when it is less than half."""
+    critic_warmup_updates: int = 3
+    """First updates that fit only the critic, so that a cloned policy is not torn up by noise."""
+    learning_rate_floor: float = 0.1
+    """Share of the learning rate that is left at the end of the schedule."""
+    noise_hold_ticks: int = 2
+    """Exploration noise is drawn anew every so many ticks: slower noise moves a real robot further."""
+    initial_log_std: float = -0.5
+    saturation_weight: float = 0.0
+    """Weight of the penalty on means beyond +-2 before tanh, where the policy no longer learns."""
+
+
+def make_optimizer(network: ActorCritic, settings: PpoSettings) -> torch.optim.Adam:
+    """Return Adam with the actor's and the critic's parameters as its two groups."""
+    return torch.optim.Adam(
+        [
+            {"params": network.actor_parameters(), "lr": settings.learning_rate / 10},
+            {"params": network.critic_parameters(), "lr": settings.critic_learning_rate},
+        ],
+        eps=1e-5,
+    )
+
+
+def ppo_update(
+    network: ActorCritic,
+    optimizer: torch.optim.Adam,
+    rollout: Rollout,
+    settings: PpoSettings,
+    *,
+    generator: torch.Generator,
+    learn_policy: bool = True,
+) -> dict[str, float]:
+    """Improve policy and value function on one rollout; return the update's statistics.
+
+    The ratio compares the network with the distribution that the robot recorded when it acted, so
+    it also covers a robot that drove with slightly older or quantised weights. The change of
+    variables of tanh cancels in the ratio, because both sides use the recorded pre-tanh sample.
+
+    Args:
+        network: Updated in place.
+        optimizer: From `make_optimizer`.
+        rollout: Steps with advantages.
+        settings: PPO's settings.
+        generator: Source of the minibatch order.
+        learn_policy: False fits only the value function.
+    """
+    advantage = (rollout.advantage - rollout.advantage.mean()) / (rollout.advantage.std() + 1e-6)
+    history: dict[str, list[float]] = {}
+    for _ in range(settings.epochs):
+        order = torch.randperm(len(rollout), generator=generator).to(advantage.device)
+        for index in order.split(settings.minibatch):
+            batch = rollout.rows(index)
+            mean, value = network.mean_and_value(batch.features)
+            value_loss = functional.mse_loss(value, batch.value_target)
+            loss = settings.value_weight * value_loss
+            if learn_policy:
+                policy_loss, statistics = _policy_loss(network, batch, advantage[index], mean, settings)
+                for name, number in statistics.items():
+                    history.setdefault(name, []).append(number)
+                loss = loss + policy_loss
+                _adapt_learning_rate(optimizer, statistics["approx_kl"], settings)
+            history.setdefault("value_loss", []).append(value_loss.item())
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            for group in optimizer.param_groups:
+                nn.utils.clip_grad_norm_(group["params"], settings.max_grad_norm)
+            optimizer.step()
+            with torch.no_grad():
+                network.log_std.clamp_(*LOG_STD_BOUNDS)
+    result = {name: sum(numbers) / len(numbers) for name, numbers in history.items()}
+    result["entropy"] = entropy(network.log_std.detach()).item()
+    result["explained_variance"] = _explained_variance(rollout)
+    result["learning_rate"] = optimizer.param_groups[0]["lr"]
+    result["std"] = network.log_std.detach().exp().mean().item()
+    return result
+
+
+def _policy_loss(
+    network: ActorCritic, batch: Rollout, advantage: Tensor, mean: Tensor, settings: PpoSettings
+) -> tuple[Tensor, dict[str, float]]:
+    """Return the clipped surrogate (to be minimised) with its entropy bonus, and its statistics."""
+    log_ratio = gaussian_log_prob(batch.sample, mean, network.log_std) - batch.log_prob
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
+    surrogate = -torch.min(ratio * advantage, clipped * advantage).mean()
+    bonus = entropy(network.log_std)
+    loss = surrogate - settings.entropy_weight * bonus
+    if settings.saturation_weight > 0:
+        loss = loss + settings.saturation_weight * (mean.abs() - 2).clamp(min=0).square().mean()
+    with torch.no_grad():
+        statistics = {
+            "policy_loss": surrogate.item(),
+            "approx_kl": _kl(batch, mean.detach(), network.log_std.detach()),
+            "clipfrac": ((ratio - 1).abs() > settings.clip).float().mean().item(),
+        }
+    return loss, statistics
+
+
+def _adapt_learning_rate(optimizer: torch.optim.Adam, kl: float, settings: PpoSettings) -> None:
+    """Steer the actor's step size by its KL, as rsl_rl does: one rate does not fit clone and novice."""
+    group = optimizer.param_groups[0]
+    if kl > 2 * settings.desired_kl:
+        group["lr"] = max(1e-5, group["lr"] / 1.5)
+    elif kl < settings.desired_kl / 2:
+        group["lr"] = min(settings.learning_rate, group["lr"] * 1.5)
+
+
+def _kl(batch: Rollout, mean: Tensor, log_std: Tensor) -> float:
+    """Return the exact mean KL(behaviour || policy) of two diagonal Gaussians."""
+    variance = torch.exp(2 * log_std)
+    squared = (batch.mean - mean) ** 2 + torch.exp(2 * batch.log_std)
+    return (log_std - batch.log_std + squared / (2 * variance) - 0.5).sum(-1).mean().item()
+
+
+def _explained_variance(rollout: Rollout) -> float:
+    """Return 1 - Var(target - value) / Var(target); the advantage is exactly that difference."""
+    variance = rollout.value_target.var().item()
+    return math.nan if variance == 0 else 1 - rollout.advantage.var().item() / variance
