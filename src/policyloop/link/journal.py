@@ -1,0 +1,186 @@
+"""The trainer's Journal: every step that was ever acknowledged, in the order it arrived."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from policyloop.core.profile import RobotProfile
+from policyloop.core.step import Step, StepRecord
+from policyloop.errors import IncompatibleError, StorageError, WireError
+from policyloop.link.segment_log import SegmentLog
+from policyloop.wire.codec import decode_from_robot, decode_step, join_frames, split_frames
+from policyloop.wire.messages import StepHeader
+
+__all__ = ["Journal", "JournalSummary"]
+
+FORMAT = 1
+
+
+class _About(msgspec.Struct, kw_only=True):
+    """`journal.json`: which robot this is the journal of."""
+
+    format: int
+    profile_digest: str
+    profile: RobotProfile
+
+
+class JournalSummary(msgspec.Struct, kw_only=True):
+    """What a journal holds; `policyloop journal info` prints it."""
+
+    profile: str
+    profile_digest: str
+    steps: int
+    episodes: int
+    terminated: int
+    truncated: int
+    gaps: int
+    bytes: int
+    bytes_per_step: float
+    reward_mean: float
+    robots: dict[str, int]
+    sources: dict[str, int]
+    policy_versions: dict[str, int]
+    interventions: int
+
+
+class Journal:
+    """A segment log of step messages, one profile, one writer.
+
+    Args:
+        directory: Where it lives.
+        profile: Required to write; a reader takes it from the journal.
+        writable: Open for the gateway.
+
+    Raises:
+        IncompatibleError: The journal belongs to another profile or a newer format.
+        StorageError: It does not exist, is locked, or the disk refuses.
+    """
+
+    def __init__(self, directory: Path, profile: RobotProfile | None = None, *, writable: bool = False) -> None:
+        about_path = directory / "journal.json"
+        if not about_path.exists() and not writable:
+            raise StorageError(f"no journal at {directory}", "record one with `policyloop gateway` or `policyloop train`")
+        if about_path.exists():
+            try:
+                about = msgspec.json.decode(about_path.read_bytes(), type=_About)
+            except msgspec.DecodeError as error:
+                raise IncompatibleError(f"{about_path}: {error}") from error
+            if about.format > FORMAT:
+                raise IncompatibleError(f"{about_path}: format {about.format}", "upgrade policyloop")
+            if profile is not None and about.profile_digest != profile.digest:
+                raise IncompatibleError(
+                    f"journal {directory} belongs to profile '{about.profile.name}' ({about.profile_digest[:12]}), "
+                    f"not to '{profile.name}' ({profile.digest[:12]})",
+                    "use another --journal, or the profile it was recorded with",
+                )
+            self.profile = profile or about.profile
+        else:
+            if profile is None:
+                raise StorageError(f"no journal at {directory}")
+            self.profile = profile
+        self._log = SegmentLog(directory, writable=writable)
+        if writable and not about_path.exists():
+            about = _About(format=FORMAT, profile_digest=self.profile.digest, profile=self.profile)
+            _write_atomically(about_path, msgspec.json.format(msgspec.json.encode(about), indent=2))
+
+    @property
+    def next(self) -> int:
+        """Number of steps ever stored: the position behind the newest."""
+        return self._log.next
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes on disk."""
+        return self._log.size_bytes
+
+    def append(self, frames: list[bytes]) -> int:
+        """Store one step message as it came; returns its position."""
+        return self._log.append(join_frames(frames))
+
+    def sync(self) -> None:
+        """Make everything appended durable."""
+        self._log.sync()
+
+    def refresh(self) -> None:
+        """See what another process has appended."""
+        self._log.refresh()
+
+    def header(self, position: int) -> StepRecord:
+        """Return the record at `position` without its arrays."""
+        return self._split(position)[0].record
+
+    def read(self, position: int) -> Step:
+        """Return the step at `position`."""
+        header, frames = self._split(position)
+        return decode_step(header, frames, self.profile)
+
+    def _split(self, position: int) -> tuple[StepHeader, list[bytes]]:
+        frames = split_frames(self._log.read(position))
+        header = decode_from_robot(frames[0]) if frames else None
+        if not isinstance(header, StepHeader):
+            raise WireError("bad-record", f"journal record {position} is not a step")
+        return header, frames[1:]
+
+    def headers(self) -> Iterator[StepRecord]:
+        """Iterate over all records, oldest first."""
+        for position in range(self._log.first, self._log.next):
+            yield self.header(position)
+
+    def last_sequences(self) -> dict[tuple[str, str], int]:
+        """Return the newest stored sequence number of each (robot, boot)."""
+        return {(record.robot, record.boot): record.sequence for record in self.headers()}
+
+    def summary(self) -> JournalSummary:
+        """Count what is in here."""
+        counts: Counter[str] = Counter()
+        robots: Counter[str] = Counter()
+        sources: Counter[str] = Counter()
+        versions: Counter[str] = Counter()
+        episodes = set()
+        reward = 0.0
+        for record in self.headers():
+            robots[record.robot] += 1
+            sources[record.action.source] += 1
+            if record.action.behaviour is not None:
+                versions[str(record.action.behaviour.policy_version)] += 1
+            episodes.add((record.robot, record.boot, record.episode))
+            counts["terminated"] += record.terminated
+            counts["truncated"] += record.truncated
+            counts["gaps"] += record.gap
+            counts["interventions"] += record.intervention == "start"
+            reward += record.reward
+        steps = robots.total()
+        return JournalSummary(
+            profile=self.profile.name,
+            profile_digest=self.profile.digest,
+            steps=steps,
+            episodes=len(episodes),
+            terminated=counts["terminated"],
+            truncated=counts["truncated"],
+            gaps=counts["gaps"],
+            bytes=self.size_bytes,
+            bytes_per_step=self.size_bytes / max(steps, 1),
+            reward_mean=reward / max(steps, 1),
+            robots=dict(robots),
+            sources=dict(sources),
+            policy_versions=dict(sorted(versions.items(), key=lambda item: int(item[0]))),
+            interventions=counts["interventions"],
+        )
+
+    def close(self) -> None:
+        """Release the files."""
+        self._log.close()
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
