@@ -15,7 +15,7 @@ from policyloop.core.profile import RobotProfile
 from policyloop.learn.distribution import unsquash
 from policyloop.learn.networks import ActorCritic, Features
 
-__all__ = ["BcSettings", "Demonstrations", "clone"]
+__all__ = ["BcSettings", "Demonstrations", "clone", "cloning_loss", "draw_batch"]
 
 
 class BcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,6 +57,32 @@ def mirrored(profile: RobotProfile, features: Features, shares: Tensor) -> tuple
     return {**features, **flipped, "proprio": proprio}, shares * signs.to(shares.device)
 
 
+def cloning_loss(network: ActorCritic, features: Features, shares: Tensor, huber_beta: float) -> Tensor:
+    """Return the Huber distance between the proposed and the demonstrated shares of the action range."""
+    return functional.smooth_l1_loss(torch.tanh(network.mean(features)), shares, beta=huber_beta)
+
+
+def draw_batch(
+    demonstrations: Demonstrations, profile: RobotProfile, size: int, generator: torch.Generator, device: torch.device
+) -> tuple[Features, Tensor]:
+    """Draw random demonstrations, mirrored half of the time; returns features and shares of the action range."""
+    rows = torch.randint(len(demonstrations), (size,), generator=generator)
+    index = rows.numpy()
+    features = {name: torch.from_numpy(array[index]).to(device) for name, array in demonstrations.features.items()}
+    shares = _shares(profile, demonstrations.actions[index]).to(device)
+    if profile.camera is not None and int(rows[0]) % 2:
+        return mirrored(profile, features, shares)
+    return features, shares
+
+
+def _shares(profile: RobotProfile, actions: NDArray[np.float32]) -> Tensor:
+    return unsquash(
+        torch.from_numpy(actions),
+        torch.from_numpy(profile.action_center),
+        torch.from_numpy(profile.action_half_range),
+    )
+
+
 def clone(
     network: ActorCritic,
     demonstrations: Demonstrations,
@@ -79,11 +105,7 @@ def clone(
         progress: Called with (steps so far, steps in all, loss).
     """
     features = {name: torch.from_numpy(array) for name, array in demonstrations.features.items()}
-    shares = unsquash(
-        torch.from_numpy(demonstrations.actions),
-        torch.from_numpy(profile.action_center),
-        torch.from_numpy(profile.action_half_range),
-    )
+    shares = _shares(profile, demonstrations.actions)
     size = min(settings.minibatch, len(demonstrations))
     total = settings.epochs * (len(demonstrations) // size)
     symmetric = settings.mirror and profile.camera is not None
@@ -97,7 +119,7 @@ def clone(
             target = shares[index].to(device)
             if symmetric and steps % 2:
                 batch, target = mirrored(profile, batch, target)
-            loss = functional.smooth_l1_loss(torch.tanh(network.mean(batch)), target, beta=settings.huber_beta)
+            loss = cloning_loss(network, batch, target, settings.huber_beta)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

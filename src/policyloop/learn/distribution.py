@@ -27,7 +27,7 @@ def entropy(log_std: Tensor) -> Tensor:
     return (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 
 
-def unsquash(actions: Tensor, center: Tensor, half_range: Tensor, limit: float = 0.98) -> Tensor:
+def unsquash(actions: Tensor, center: Tensor, half_range: Tensor, limit: float = 0.95) -> Tensor:
     """Return the shares of the action range, -limit..limit: the target of tanh(mean) when cloning.
 
     The edge of the range is infinitely far before tanh; targets stop short of it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import msgspec
 import torch
@@ -40,8 +41,8 @@ class PpoSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     noise_hold_ticks: int = 2
     """Exploration noise is drawn anew every so many ticks: slower noise moves a real robot further."""
     initial_log_std: float = -0.5
-    saturation_weight: float = 0.0
-    """Weight of the penalty on means beyond +-2 before tanh, where the policy no longer learns."""
+    demonstration_weight: float = 0.0
+    """Weight of a cloning loss on demonstrations beside PPO's own, at the first update; falls linearly."""
 
 
 def make_optimizer(network: ActorCritic, settings: PpoSettings) -> torch.optim.Adam:
@@ -63,6 +64,7 @@ def ppo_update(
     *,
     generator: torch.Generator,
     learn_policy: bool = True,
+    auxiliary_loss: Callable[[], Tensor] | None = None,
 ) -> dict[str, float]:
     """Improve policy and value function on one rollout; return the update's statistics.
 
@@ -77,6 +79,7 @@ def ppo_update(
         settings: PPO's settings.
         generator: Source of the minibatch order.
         learn_policy: False fits only the value function.
+        auxiliary_loss: Added to the policy's loss at every minibatch.
     """
     advantage = (rollout.advantage - rollout.advantage.mean()) / (rollout.advantage.std() + 1e-6)
     history: dict[str, list[float]] = {}
@@ -92,6 +95,8 @@ def ppo_update(
                 for name, number in statistics.items():
                     history.setdefault(name, []).append(number)
                 loss = loss + policy_loss
+                if auxiliary_loss is not None:
+                    loss = loss + auxiliary_loss()
                 _adapt_learning_rate(optimizer, statistics["approx_kl"], settings)
             history.setdefault("value_loss", []).append(value_loss.item())
             optimizer.zero_grad(set_to_none=True)
@@ -119,8 +124,6 @@ def _policy_loss(
     surrogate = -torch.min(ratio * advantage, clipped * advantage).mean()
     bonus = entropy(network.log_std)
     loss = surrogate - settings.entropy_weight * bonus
-    if settings.saturation_weight > 0:
-        loss = loss + settings.saturation_weight * (mean.abs() - 2).clamp(min=0).square().mean()
     with torch.no_grad():
         statistics = {
             "policy_loss": surrogate.item(),

@@ -1,0 +1,5 @@
+"""`python -m policyloop`."""
+
+from policyloop.cli import main
+
+main()

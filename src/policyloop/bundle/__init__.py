@@ -1,0 +1,1 @@
+"""The deployable artefact: a directory with a manifest, a network and its normalisation."""

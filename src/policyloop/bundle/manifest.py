@@ -1,0 +1,121 @@
+"""The manifest of a bundle: everything a robot must know about a policy before it opens the network."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from policyloop.core.normalizer import Normalizer
+from policyloop.core.profile import RobotProfile
+from policyloop.errors import IncompatibleError, StorageError, VerificationError
+
+__all__ = ["FORMAT", "MANIFEST_NAME", "NETWORK_NAME", "FileEntry", "Manifest", "Parity", "VerifiedBundle", "open_bundle"]
+
+FORMAT = 1
+MANIFEST_NAME = "manifest.json"
+NETWORK_NAME = "policy.onnx"
+_MAX_MANIFEST_BYTES = 1 << 20
+_MAX_FILE_BYTES = 512 << 20
+
+
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file of the bundle."""
+
+    sha256: str
+    size: int
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How well the exported network agrees with the trained one, before tanh."""
+
+    observations: int
+    max_abs_error: float
+    mean_abs_error: float
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a bundle is and what it may drive.
+
+    Attributes:
+        version: Grows by one with every policy that a trainer ships.
+        log_std: Exploration before tanh, which the robot adds when it is asked to explore.
+        noise_hold_ticks: How many ticks one draw of that noise lasts.
+        training: Where the policy comes from: algorithm, steps, journal, checkpoint.
+    """
+
+    format: int
+    version: int
+    created: str
+    profile_name: str
+    profile_digest: str
+    network: str
+    inputs: tuple[str, ...]
+    normalizer: Normalizer
+    log_std: tuple[float, ...]
+    noise_hold_ticks: int
+    parity: Parity
+    files: dict[str, FileEntry]
+    training: dict[str, Any] = {}
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes; equal manifests give equal bytes."""
+        return msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=2)
+
+
+class VerifiedBundle(msgspec.Struct, frozen=True):
+    """A manifest and the bytes it vouches for.
+
+    The bytes are read once and checked; nothing reads the file again, so nobody can change it in between.
+    """
+
+    manifest: Manifest
+    digest: str
+    """SHA-256 of the manifest's bytes: it names this policy in every step it drives."""
+    network: bytes
+
+
+def open_bundle(path: Path, profile: RobotProfile) -> VerifiedBundle:
+    """Read a bundle directory and verify it by size, hash and profile before anything in it is used.
+
+    Raises:
+        StorageError: There is no bundle at `path`.
+        VerificationError: A file is missing, too large or not what the manifest says.
+        IncompatibleError: It is of a newer format, or made for another profile.
+    """
+    data = _read(path / MANIFEST_NAME, _MAX_MANIFEST_BYTES)
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise VerificationError(f"{path / MANIFEST_NAME}: {error}", "export the bundle again") from error
+    if manifest.format > FORMAT:
+        raise IncompatibleError(f"bundle {path} has format {manifest.format}", "upgrade policyloop on this machine")
+    if manifest.profile_digest != profile.digest:
+        raise IncompatibleError(
+            f"bundle {path} is for profile '{manifest.profile_name}' ({manifest.profile_digest[:12]}), "
+            f"this robot is '{profile.name}' ({profile.digest[:12]})",
+            "train with this robot's profile, or start the robot with the bundle's",
+        )
+    actions = len(profile.action)
+    if len(manifest.log_std) != actions or len(manifest.normalizer.mean) != profile.proprio_size:
+        raise VerificationError(f"bundle {path}: the manifest's vectors do not fit its own profile")
+    entry = manifest.files.get(NETWORK_NAME)
+    if entry is None:
+        raise VerificationError(f"bundle {path} holds no {NETWORK_NAME}", "export the bundle again")
+    network = _read(path / NETWORK_NAME, min(entry.size, _MAX_FILE_BYTES))
+    if len(network) != entry.size or hashlib.sha256(network).hexdigest() != entry.sha256:
+        raise VerificationError(f"{path / NETWORK_NAME} is not the file that the manifest names", "copy the bundle again")
+    return VerifiedBundle(manifest, hashlib.sha256(data).hexdigest(), network)
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}", "give the path of a bundle directory") from error
+    if len(data) > limit:
+        raise VerificationError(f"{path} is larger than {limit} bytes")
+    return data

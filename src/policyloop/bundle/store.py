@@ -1,0 +1,69 @@
+"""A store of bundles: numbered immutable versions and an atomic `current`.
+
+    STORE/versions/000007-3f2a91c04d5e/manifest.json, policy.onnx
+    STORE/current -> versions/000007-3f2a91c04d5e
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from policyloop.bundle.manifest import MANIFEST_NAME, NETWORK_NAME, Manifest
+from policyloop.errors import StorageError
+
+__all__ = ["Store"]
+
+
+class Store:
+    """Bundles of one robot under one directory.
+
+    Args:
+        directory: Created at the first write.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @property
+    def current(self) -> Path | None:
+        """Directory of the active bundle, or None."""
+        try:
+            return self.directory / os.readlink(self.directory / "current")
+        except FileNotFoundError:
+            return None
+
+    def versions(self) -> list[Path]:
+        """Return every bundle's directory, oldest first."""
+        return sorted((self.directory / "versions").glob("[0-9]*-*"))
+
+    def add(self, manifest: Manifest, network: bytes) -> Path:
+        """Write a bundle completely, then give it its name; returns its directory."""
+        data = manifest.encode()
+        name = f"{manifest.version:06d}-{hashlib.sha256(data).hexdigest()[:12]}"
+        final = self.directory / "versions" / name
+        if final.exists():
+            return final
+        staging = self.directory / "staging" / name
+        try:
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            for file_name, content in ((NETWORK_NAME, network), (MANIFEST_NAME, data)):
+                with (staging / file_name).open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            staging.rename(final)
+        except OSError as error:
+            raise StorageError(f"cannot write bundle {final}: {error.strerror}", "free some space") from error
+        return final
+
+    def activate(self, bundle: Path) -> None:
+        """Make `bundle` the current one, atomically: a reader sees the old or the new, never neither."""
+        link = self.directory / "current.new"
+        link.unlink(missing_ok=True)
+        link.symlink_to(bundle.relative_to(self.directory))
+        link.replace(self.directory / "current")

@@ -1,0 +1,62 @@
+"""The command line. One file per command; heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from policyloop import __version__
+from policyloop.errors import PolicyloopError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="policyloop",
+    help="Close the loop: drive, learn, ship, drive better.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+journal_app = typer.Typer(help="Look into recordings.", no_args_is_help=True)
+app.add_typer(journal_app, name="journal")
+
+INTERRUPTED = 130
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what happens inside.")] = False,
+) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+
+
+for _command in ("demo", "evaluate", "export", "gateway", "journal", "run", "sim", "train"):
+    import_module(f"policyloop.cli.{_command}")
+
+
+def main() -> None:
+    """Run the command line; errors become one message and an exit code."""
+    try:
+        app()
+    except PolicyloopError as error:
+        typer.secho(f"policyloop: {error.message}", err=True, fg=typer.colors.RED)
+        if error.remedy:
+            typer.echo(f"  {error.remedy}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

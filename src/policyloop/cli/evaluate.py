@@ -1,0 +1,60 @@
+"""`policyloop evaluate`: drive unseen simulated arenas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from policyloop.cli import app
+
+
+@app.command()
+def evaluate(
+    policy: Annotated[str, typer.Argument(help="A bundle, checkpoint, store or demo folder; or scripted or random.")],
+    profile: Annotated[str, typer.Option(help="Robot profile; default: the policy's, or rover-mini.")] = "",
+    episodes: Annotated[int, typer.Option(min=1, help="Arenas to drive.")] = 50,
+    arena_seed: Annotated[int, typer.Option(min=0, help="Seed of the first arena.")] = 10_000,
+    gate: Annotated[str, typer.Option(help="full; or limits: judge the driver without the distance rule.")] = "limits",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Drive unseen arenas without exploration and report returns with intervals."""
+    from policyloop import evaluate as evaluation
+    from policyloop.cli.progress import progress_bar
+    from policyloop.core.profile import load_profile
+    from policyloop.errors import UsageError
+
+    if gate not in ("full", "limits"):
+        raise UsageError(f"--gate {gate}", "use full or limits")
+    loaded = load_profile(profile or _profile_of(policy))
+    with progress_bar("driving") as progress:
+        report = evaluation.evaluate(
+            loaded,
+            policy,
+            episodes=episodes,
+            arena_seed=arena_seed,
+            gate=gate,  # type: ignore[arg-type]
+            progress=progress,
+        )
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        return
+    low, high = report.return_ci
+    typer.echo(
+        f"{report.episodes} arenas from seed {arena_seed}, gate {gate}: return {report.return_mean:.1f} "
+        f"[{low:.1f}, {high:.1f}], median {report.return_median:.1f}, collisions {report.collision_rate:.0%}, "
+        f"{report.distance_m:.1f} m"
+    )
+
+
+def _profile_of(policy: str) -> str:
+    """Return the name of the profile that a policy was trained for."""
+    from policyloop.evaluate import find_policy
+    from policyloop.runtime.reload import bundle_directory
+
+    if policy in ("scripted", "random"):
+        return "rover-mini"
+    manifest = bundle_directory(find_policy(Path(policy))) / "manifest.json"
+    return str(msgspec.json.decode(manifest.read_bytes())["profile_name"])

@@ -1,0 +1,36 @@
+"""`policyloop export`: a checkpoint's policy as ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from policyloop.cli import app
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Directory of a checkpoint, such as checkpoints/000010.")],
+    output: Annotated[Path, typer.Option(help="ONNX file to write.")],
+) -> None:
+    """Write a checkpoint's policy as ONNX and check it against torch."""
+    from policyloop.convert.export import check_parity, export_onnx, probe_features
+    from policyloop.errors import StorageError
+    from policyloop.learn.checkpoint import load_checkpoint
+    from policyloop.learn.networks import make_network
+
+    saved = load_checkpoint(checkpoint)
+    network = make_network(saved.state.network, saved.state.profile)
+    saved.restore(network, None, None)
+    data = export_onnx(network, saved.state.profile, saved.state.version)
+    parity = check_parity(network, data, saved.state.profile, probe_features(saved.state.profile, 64))
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        raise StorageError(f"cannot write {output}: {error.strerror}") from error
+    typer.echo(
+        f"{output}: {len(data)} bytes, policy {saved.state.version}, profile {saved.state.profile.name}; "
+        f"torch and onnxruntime differ by at most {parity.max_abs_error:.1e} on {parity.observations} inputs"
+    )

@@ -1,0 +1,87 @@
+"""`policyloop run`: the robot's program."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from policyloop.cli import app
+from policyloop.cli.options import Profile, stop_on_signals
+
+
+@app.command()
+def run(
+    policy: Annotated[Path, typer.Option(help="A bundle or checkpoint; or a store, whose current bundle is followed.")],
+    profile: Profile = "rover",
+    backend: Annotated[str, typer.Option(help="auto or onnx.")] = "auto",
+    io: Annotated[str, typer.Option(help="sim: a simulated rover in real time.")] = "sim",
+    connect: Annotated[str, typer.Option(help="Gateway address; none = do not stream.")] = "",
+    name: Annotated[str, typer.Option(help="Name of this robot; default: the machine's.")] = "",
+    seconds: Annotated[float, typer.Option(min=0, help="Stop after so long; 0 = go on.")] = 0.0,
+    hz: Annotated[float, typer.Option(min=0, help="Control rate; 0 = the profile's.")] = 0.0,
+    explore: Annotated[bool, typer.Option(help="Let the policy draw its actions.")] = False,
+    spool: Annotated[Path | None, typer.Option(help="Directory of the spool; default: a temporary one.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the exploration and the simulated world.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the tick report as JSON.")] = False,
+) -> None:
+    """Drive a robot in real time with a policy, behind the safety gate; Ctrl-C stops it."""
+    import numpy as np
+
+    from policyloop.core.clock import MonotonicClock
+    from policyloop.core.profile import load_profile
+    from policyloop.errors import UsageError
+    from policyloop.evaluate import find_policy
+    from policyloop.link.uplink import Uplink
+    from policyloop.robot.actor import Actor
+    from policyloop.robot.drivers import PolicyDriver
+    from policyloop.robot.recorder import Recorder
+    from policyloop.robot.service import UplinkThread
+    from policyloop.runtime.reload import PolicySlot
+    from policyloop.safety.gate import SafetyGate
+    from policyloop.sim.robot import SimulatedRobot
+
+    if io != "sim":
+        raise UsageError(f"--io {io}", "this version drives simulated robots: use sim")
+    loaded = load_profile(profile)
+    if hz:
+        loaded = msgspec.structs.replace(loaded, rates=msgspec.structs.replace(loaded.rates, control_hz=hz))
+    stop = stop_on_signals()
+    rng = np.random.default_rng(seed)
+    slot = PolicySlot(find_policy(policy), loaded, backend)  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory(prefix="policyloop-") as temporary:
+        link = None
+        robot_name = name or socket.gethostname()
+        boot = ""
+        if connect:
+            uplink = Uplink(connect, loaded, robot_name, spool or Path(temporary))
+            boot, link = uplink.boot, UplinkThread(uplink)
+        clock = MonotonicClock()
+        robot = SimulatedRobot(loaded, range(48), rng, clock)
+        recorder = Recorder(loaded, robot_name, boot, link.append if link else None)
+        driver = PolicyDriver(slot, len(loaded.action), rng if explore else None)
+        actor = Actor(
+            loaded, robot, robot, driver, SafetyGate(loaded), recorder, clock, between_ticks=slot.follow
+        )
+        try:
+            actor.run(stop, ticks=round(seconds * loaded.rates.control_hz) if seconds else None)
+        finally:
+            if link is not None:
+                link.close()
+            slot.close()
+    report = actor.report()
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+    else:
+        typer.echo(
+            f"{report.ticks} ticks at {loaded.rates.control_hz:g} Hz, {report.missed} missed; late by "
+            f"{report.lateness_p50_ms:.2f} ms (p99 {report.lateness_p99_ms:.2f}, worst {report.lateness_max_ms:.2f}); "
+            f"work {report.work_p50_ms:.2f} ms (p99 {report.work_p99_ms:.2f}); {slot.swaps} policy swaps, "
+            f"{actor.errors} errors"
+        )
+    if link is not None and link.failure is not None:
+        raise link.failure

@@ -1,0 +1,78 @@
+"""`policyloop sim`: simulated robots that stream like real ones."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from policyloop.cli import app
+from policyloop.cli.options import Profile, stop_on_signals
+
+
+@app.command()
+def sim(
+    profile: Profile = "rover",
+    driver: Annotated[str, typer.Option(help="scripted, random, or the path of a bundle, checkpoint or store.")] = "scripted",
+    connect: Annotated[str, typer.Option(help="Gateway address, such as tcp://127.0.0.1:5555; none = do not stream.")] = "",
+    robots: Annotated[int, typer.Option(min=1, max=256, help="Robots in this process.")] = 1,
+    name: Annotated[str, typer.Option(help="Robots are called NAME-0, NAME-1, ...")] = "sim",
+    seed: Annotated[int, typer.Option(help="Seed of poses, noise and exploration.")] = 0,
+    steps: Annotated[int, typer.Option(min=0, help="Stop after so many steps in all; 0 = go on.")] = 0,
+    spool: Annotated[Path | None, typer.Option(help="Directory of the spools; default: a temporary one.")] = None,
+    gate: Annotated[str, typer.Option(help="full, or limits: the robot may bump into things.")] = "full",
+    disturb: Annotated[bool, typer.Option(help="Disturb the scripted driver now and then.")] = True,
+    explore: Annotated[bool, typer.Option(help="Let a policy draw its actions.")] = True,
+    follow_parent: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Drive simulated robots and stream what they see and do, as fast as this core allows."""
+    from policyloop.core.profile import load_profile
+    from policyloop.errors import UsageError
+    from policyloop.evaluate import find_policy
+    from policyloop.sim.fleet import Fleet, FleetSettings
+
+    if gate not in ("full", "limits"):
+        raise UsageError(f"--gate {gate}", "use full or limits")
+    loaded = load_profile(profile)
+    if driver not in ("scripted", "random"):
+        driver = str(find_policy(Path(driver)))
+    stop = stop_on_signals()
+    if follow_parent:
+        stop_with_parent(stop)
+    settings = FleetSettings(
+        driver=driver,
+        robots=robots,
+        connect=connect,
+        name=name,
+        seed=seed,
+        explore=explore,
+        disturb=disturb,
+        gate=gate,  # type: ignore[arg-type]
+    )
+    with tempfile.TemporaryDirectory(prefix="policyloop-") as temporary:
+        fleet = Fleet(loaded, settings, spool or Path(temporary))
+        started_s = time.monotonic()
+        fleet.run(stop, steps=steps or None)
+        elapsed_s = time.monotonic() - started_s
+        drained = fleet.close()
+    episodes = fleet.episodes
+    score = sum(episode.score for episode in episodes) / max(len(episodes), 1)
+    typer.echo(
+        f"{fleet.steps} steps, {len(episodes)} episodes, mean return {score:.1f}, "
+        f"{fleet.steps / elapsed_s:.0f} steps/s" + ("" if drained else "; the trainer has not acknowledged all of them")
+    )
+
+
+def stop_with_parent(stop: threading.Event) -> None:
+    """Set `stop` when standard input ends: the parent process is gone."""
+    import sys
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        stop.set()
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()

@@ -1,0 +1,112 @@
+"""`policyloop train`: gateway and learner, or a learner on an existing journal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from policyloop.cli import app
+from policyloop.cli.options import Port, Profile, address, stop_on_signals
+
+if TYPE_CHECKING:
+    from policyloop.learn.learner import Progress
+
+
+@app.command()
+def train(
+    profile: Profile = "rover",
+    learner: Annotated[str, typer.Option(help="bc: clone demonstrations; ppo: clone, then improve.")] = "ppo",
+    network: Annotated[str, typer.Option("--network", "--encoder", help="spatial, original or mlp.")] = "spatial",
+    port: Port = 5555,
+    v1_port: Annotated[int, typer.Option(help="Also take v1 packets at this port; anybody there may send them.")] = 0,
+    journal: Annotated[Path, typer.Option(help="Directory of the journal.")] = Path("./journal"),
+    offline: Annotated[bool, typer.Option(help="Learn from the journal as it is; open no port.")] = False,
+    demonstrations: Annotated[int, typer.Option(min=0, help="Clone once so many are there; 0 = do not clone.")] = 3000,
+    update_interval: Annotated[int, typer.Option(min=1, help="Policy steps per update.")] = 8192,
+    checkpoint_interval: Annotated[int, typer.Option(min=1, help="Updates per checkpoint.")] = 10,
+    checkpoint_dir: Annotated[Path, typer.Option(help="Directory of the checkpoints.")] = Path("./checkpoints"),
+    tensorboard_dir: Annotated[Path, typer.Option(help="Directory of the TensorBoard run.")] = Path("./runs"),
+    store: Annotated[Path, typer.Option(help="Policies are shipped into this store.")] = Path("./store"),
+    updates: Annotated[int, typer.Option(min=0, help="Stop after so many updates; 0 = go on.")] = 0,
+    minutes: Annotated[float, typer.Option(min=0, help="Stop after so long; 0 = go on.")] = 0.0,
+    stop_and_go: Annotated[bool, typer.Option(help="Robots pause while the learner works.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda (ROCm too).")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = torch's choice.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of weights and minibatches.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint.")] = False,
+    settings_file: Annotated[Path | None, typer.Option("--settings", help="TOML file of learner settings.")] = None,
+    follow_parent: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Receive robots' steps, clone, improve, and ship every new policy into the store."""
+    from policyloop.bundle.store import Store
+    from policyloop.cli.sim import stop_with_parent
+    from policyloop.config import load_settings
+    from policyloop.core.profile import load_profile
+    from policyloop.learn.learner import Learner, LearnerSettings
+    from policyloop.link.gateway import Gateway
+    from policyloop.link.journal import Journal
+
+    stop = stop_on_signals()
+    if follow_parent:
+        stop_with_parent(stop)
+    loaded = load_profile(profile)
+    settings = load_settings(
+        LearnerSettings,
+        settings_file,
+        learner=learner,
+        network=network,
+        device=device,
+        seed=seed,
+        demonstrations=demonstrations,
+        update_interval=update_interval,
+        checkpoint_interval=checkpoint_interval,
+        total_updates=updates,
+        time_budget_s=minutes * 60,
+        stop_and_go=stop_and_go,
+        threads=threads,
+    )
+    log = Journal(journal, loaded, writable=not offline)
+    receiver = None
+    try:
+        if not offline:
+            receiver = Gateway(log, loaded, address(port), address(v1_port) if v1_port else None)
+            receiver.start()
+            typer.echo(f"listening at {receiver.address}" + (f", v1 at {receiver.v1_address}" if v1_port else ""), err=True)
+        worker = Learner(
+            log,
+            settings,
+            checkpoints=checkpoint_dir,
+            store=Store(store),
+            runs=tensorboard_dir,
+            gateway=receiver,
+            resume=resume,
+            report=_Console(),
+            stop=stop,
+        )
+        worker.run()
+    finally:
+        if receiver is not None:
+            receiver.close()
+        log.close()
+    typer.echo(f"policy {worker.version} in {store}; steps: " + ", ".join(f"{n} {k}" for k, n in worker.ledger.items()))
+
+
+class _Console:
+    """One line per phase and update on standard error."""
+
+    def __init__(self) -> None:
+        self._last = ("", -1)
+        self._last_s = -1e9
+
+    def __call__(self, progress: Progress) -> None:
+        key = (progress.phase, progress.update)
+        if key == self._last and progress.elapsed_s - self._last_s < 5:
+            return
+        self._last, self._last_s = key, progress.elapsed_s
+        typer.echo(
+            f"[{progress.elapsed_s:6.0f} s] {progress.phase} {progress.done}/{progress.total}"
+            f"  update {progress.update}  policy {progress.version}  return {progress.score:.1f}",
+            err=True,
+        )

@@ -1,0 +1,42 @@
+"""One way to set things: a TOML file, overridden by the command line, checked in one pass."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from policyloop.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["load_settings"]
+
+Settings = TypeVar("Settings", bound=msgspec.Struct)
+
+
+def load_settings(kind: type[Settings], path: Path | None, **overrides: Any) -> Settings:
+    """Read settings of `kind`; what the file does not say comes from `overrides`, then from the defaults.
+
+    Raises:
+        ConfigError: The file is missing or is not TOML, or a key or value in it is wrong.
+    """
+    values: dict[str, Any] = {}
+    where = "command line"
+    if path is not None:
+        where = str(path)
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    try:
+        return msgspec.convert({**overrides, **values}, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {error}") from error

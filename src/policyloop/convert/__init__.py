@@ -1,0 +1,1 @@
+"""Checkpoint -> ONNX. With `learn`, the only part that imports torch."""

@@ -1,0 +1,157 @@
+"""Trained network -> ONNX bytes -> bundle, with a parity check against torch at every export."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from policyloop.bundle.manifest import FORMAT, NETWORK_NAME, FileEntry, Manifest, Parity
+from policyloop.convert.onnx_graph import GraphWriter
+from policyloop.core.features import feature_specs
+from policyloop.core.normalizer import Normalizer
+from policyloop.core.profile import RobotProfile
+from policyloop.core.step import Arrays
+from policyloop.errors import ConfigError, VerificationError
+from policyloop.learn.networks import ActorCritic, MlpNetwork, OriginalNetwork, SpatialNetwork
+from policyloop.runtime.onnx_backend import OnnxBackend
+
+__all__ = ["MAX_PARITY_ERROR", "check_parity", "export_bundle", "export_onnx", "probe_features"]
+
+MAX_PARITY_ERROR = 1e-5
+"""Largest difference between torch and onnxruntime that an export may show, before tanh."""
+
+
+def export_onnx(network: ActorCritic, profile: RobotProfile, version: int = 0) -> bytes:
+    """Return the deployed half of `network` as ONNX: `features` in, the mean before tanh out."""
+    graph = GraphWriter("policy")
+    names = {name: graph.input(name, spec.shape) for name, spec in feature_specs(profile).items()}
+    output = next(write for kind, write in _WRITERS.items() if isinstance(network, kind))(graph, network, names)
+    metadata = {
+        "profile_digest": profile.digest,
+        "profile_name": profile.name,
+        "version": str(version),
+        "inputs": ",".join(names),
+        "output": "mean before tanh; action = center + half_range * tanh(mean)",
+    }
+    return graph.finish(output, "mean", len(profile.action), metadata)
+
+
+def _unit_range(graph: GraphWriter, x: str) -> str:
+    return graph.node("Mul", [x, graph.constant(np.array(1 / 255, np.float32), f"scale_{x}")])
+
+
+def _write_spatial(graph: GraphWriter, network: ActorCritic, names: dict[str, str]) -> str:
+    planes = graph.node("Concat", [names["rgb"], names["depth"]], axis=1)
+    centred = graph.node("Add", [_unit_range(graph, planes), graph.constant(np.array(-0.25, np.float32), "center")])
+    trunk = graph.module(network.actor["trunk"], centred, "trunk")
+    proprio = graph.module(network.actor["proprio"], names["proprio"], "proprio")
+    return graph.module(network.actor["head"], graph.node("Concat", [trunk, proprio], axis=1), "head")
+
+
+def _write_original(graph: GraphWriter, network: ActorCritic, names: dict[str, str]) -> str:
+    branches = [graph.module(network.actor[name], _unit_range(graph, names[name]), name) for name in ("rgb", "depth")]
+    pooled = graph.module(network.actor["fusion"], graph.node("Concat", branches, axis=1), "fusion")
+    proprio = graph.module(network.actor["proprio"], names["proprio"], "proprio")
+    encoded = graph.node("Concat", [graph.node("Flatten", [pooled], axis=1), proprio], axis=1)
+    return graph.module(network.actor["head"], encoded, "head")
+
+
+def _write_mlp(graph: GraphWriter, network: ActorCritic, names: dict[str, str]) -> str:
+    return graph.module(network.actor["head"], names["proprio"], "head")
+
+
+_WRITERS: dict[type[ActorCritic], Callable[[GraphWriter, ActorCritic, dict[str, str]], str]] = {
+    SpatialNetwork: _write_spatial,
+    OriginalNetwork: _write_original,
+    MlpNetwork: _write_mlp,
+}
+
+
+def probe_features(profile: RobotProfile, count: int = 16, seed: int = 0) -> list[Arrays]:
+    """Return random network inputs, for a parity check where no recorded observation is at hand."""
+    rng = np.random.default_rng(seed)
+    probes = []
+    for _ in range(count):
+        probe: Arrays = {}
+        for name, spec in feature_specs(profile).items():
+            if spec.dtype == "uint8":
+                probe[name] = rng.integers(0, 256, spec.shape, np.uint8)
+            else:
+                probe[name] = rng.uniform(-2, 2, spec.shape).astype(np.float32)
+        probes.append(probe)
+    return probes
+
+
+def check_parity(network: ActorCritic, onnx_bytes: bytes, profile: RobotProfile, inputs: Sequence[Arrays]) -> Parity:
+    """Run torch and onnxruntime on the same inputs.
+
+    Raises:
+        VerificationError: They differ by more than `MAX_PARITY_ERROR`, or are not finite.
+    """
+    specs = feature_specs(profile)
+    backend = OnnxBackend(onnx_bytes, specs, len(profile.action))
+    device = network.log_std.device
+    errors = []
+    with torch.no_grad():
+        for arrays in inputs:
+            batch = {name: torch.from_numpy(np.asarray(arrays[name]))[None].to(device) for name in specs}
+            expected = network.mean(batch)[0].cpu().numpy()
+            errors.append(np.abs(backend.infer({name: arrays[name] for name in specs}) - expected))
+    backend.close()
+    worst = float(np.max(errors))
+    if not worst <= MAX_PARITY_ERROR * max(1.0, float(np.abs(expected).max())):
+        raise VerificationError(
+            f"onnxruntime and torch differ by {worst:.2e} before tanh, at most {MAX_PARITY_ERROR:g} is allowed",
+            "train on with a lower learning rate if the weights are not finite; otherwise report this",
+        )
+    return Parity(observations=len(errors), max_abs_error=worst, mean_abs_error=float(np.mean(errors)))
+
+
+def export_bundle(
+    network: ActorCritic,
+    profile: RobotProfile,
+    normalizer: Normalizer,
+    *,
+    network_name: str,
+    version: int,
+    noise_hold_ticks: int,
+    observations: Sequence[Arrays],
+    training: dict[str, Any],
+) -> tuple[Manifest, bytes]:
+    """Export, check and describe a policy.
+
+    Args:
+        network: Any of `learn.networks`.
+        profile: What it was trained for.
+        normalizer: Travels with it.
+        network_name: Its name in `learn.networks.make_network`.
+        version: Counts up.
+        noise_hold_ticks: How long a draw of exploration lasts on the robot.
+        observations: Network inputs to check parity on; at least one.
+        training: Where it comes from.
+    """
+    if not observations:
+        raise ConfigError("a parity check needs at least one observation")
+    onnx_bytes = export_onnx(network, profile, version)
+    parity = check_parity(network, onnx_bytes, profile, observations)
+    manifest = Manifest(
+        format=FORMAT,
+        version=version,
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        profile_name=profile.name,
+        profile_digest=profile.digest,
+        network=network_name,
+        inputs=tuple(feature_specs(profile)),
+        normalizer=normalizer,
+        log_std=tuple(network.log_std.detach().cpu().tolist()),
+        noise_hold_ticks=noise_hold_ticks,
+        parity=parity,
+        files={NETWORK_NAME: FileEntry(sha256=hashlib.sha256(onnx_bytes).hexdigest(), size=len(onnx_bytes))},
+        training=training,
+    )
+    return manifest, onnx_bytes

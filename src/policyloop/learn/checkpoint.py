@@ -1,0 +1,187 @@
+"""Checkpoints: everything that training needs to go on exactly, in one directory, written atomically.
+
+    CHECKPOINTS/000120/state.safetensors, state.json, bundle/manifest.json, bundle/policy.onnx
+
+Only safetensors and JSON are read back: no code can hide in a checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from policyloop.bundle.manifest import MANIFEST_NAME, NETWORK_NAME, Manifest
+from policyloop.core.normalizer import Normalizer
+from policyloop.core.profile import RobotProfile
+from policyloop.errors import IncompatibleError, StorageError, VerificationError
+from policyloop.learn.feed import FeedState
+from policyloop.learn.networks import ActorCritic
+
+__all__ = ["Checkpoint", "CheckpointState", "latest_checkpoint", "load_checkpoint", "save_checkpoint"]
+
+FORMAT = 1
+
+
+class CheckpointState(msgspec.Struct, kw_only=True):
+    """`state.json`: all but the tensors."""
+
+    format: int = FORMAT
+    profile: RobotProfile
+    profile_digest: str
+    network: str
+    normalizer: Normalizer
+    version: int
+    update: int
+    seed: int
+    cloned: bool
+    demonstrations_until: int
+    feed: FeedState
+    elapsed_s: float
+    settings: dict[str, Any]
+    tensors_sha256: str = ""
+
+
+class Checkpoint(msgspec.Struct):
+    """A checkpoint in memory."""
+
+    state: CheckpointState
+    tensors: dict[str, Tensor]
+
+    def restore(
+        self, network: ActorCritic, optimizer: torch.optim.Adam | None, generator: torch.Generator | None
+    ) -> None:
+        """Put the saved weights, moments and random state back.
+
+        Raises:
+            IncompatibleError: The checkpoint is of another network; the first wrong tensor is named.
+        """
+        expected = network.state_dict()
+        for name, tensor in expected.items():
+            saved = self.tensors.get(f"network.{name}")
+            if saved is None or saved.shape != tensor.shape:
+                found = "is missing" if saved is None else f"has shape {tuple(saved.shape)}"
+                raise IncompatibleError(
+                    f"checkpoint of network '{self.state.network}': {name} {found}, expected {tuple(tensor.shape)}",
+                    "resume with the --network it was trained with",
+                )
+        network.load_state_dict({name: self.tensors[f"network.{name}"] for name in expected})
+        if optimizer is not None:
+            _restore_optimizer(optimizer, self.tensors)
+        if generator is not None:
+            generator.set_state(self.tensors["generator"])
+
+
+def _optimizer_tensors(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+    state = optimizer.state_dict()
+    tensors = {
+        f"optimizer.{index}.{name}": value.detach().cpu()
+        for index, entry in state["state"].items()
+        for name, value in entry.items()
+    }
+    rates = [group["lr"] for group in state["param_groups"]]
+    return {**tensors, "optimizer.rates": torch.tensor(rates, dtype=torch.float64)}
+
+
+def _restore_optimizer(optimizer: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
+    state = optimizer.state_dict()
+    entries: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        parts = key.split(".")
+        if parts[0] == "optimizer" and len(parts) == 3:
+            entries.setdefault(int(parts[1]), {})[parts[2]] = value
+    state["state"] = entries
+    for group, rate in zip(state["param_groups"], tensors["optimizer.rates"].tolist(), strict=True):
+        group["lr"] = rate
+    optimizer.load_state_dict(state)
+
+
+def save_checkpoint(
+    directory: Path,
+    state: CheckpointState,
+    network: ActorCritic,
+    optimizer: torch.optim.Adam,
+    generator: torch.Generator,
+    bundle: tuple[Manifest, bytes],
+) -> Path:
+    """Write a checkpoint under `directory`, named after its update; returns its path.
+
+    Raises:
+        StorageError: The disk refuses; no half checkpoint is left under its final name.
+    """
+    tensors = {f"network.{name}": tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors.update(_optimizer_tensors(optimizer))
+    tensors["generator"] = generator.get_state()
+    data = save_tensors(tensors)
+    state.tensors_sha256 = hashlib.sha256(data).hexdigest()
+    final = directory / f"{state.update:06d}"
+    staging = directory / f".{state.update:06d}.new"
+    manifest, network_bytes = bundle
+    files = {
+        "state.safetensors": data,
+        "state.json": msgspec.json.format(msgspec.json.encode(state), indent=2),
+        f"bundle/{NETWORK_NAME}": network_bytes,
+        f"bundle/{MANIFEST_NAME}": manifest.encode(),
+    }
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        (staging / "bundle").mkdir(parents=True)
+        for name, content in files.items():
+            with (staging / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        if final.exists():
+            shutil.rmtree(final)
+        staging.rename(final)
+        fd = os.open(directory, os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise StorageError(
+            f"cannot write checkpoint {final}: {error.strerror}", "free some space; older checkpoints are untouched"
+        ) from error
+    return final
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify one checkpoint.
+
+    Raises:
+        StorageError: There is none at `path`.
+        VerificationError: It is damaged.
+        IncompatibleError: It is of a newer format.
+    """
+    try:
+        about, data = (path / "state.json").read_bytes(), (path / "state.safetensors").read_bytes()
+    except OSError as error:
+        raise StorageError(f"no checkpoint at {path}", "give a directory such as checkpoints/000010") from error
+    try:
+        state = msgspec.json.decode(about, type=CheckpointState)
+        if state.format > FORMAT:
+            raise IncompatibleError(f"checkpoint {path} has format {state.format}", "upgrade policyloop")
+        if hashlib.sha256(data).hexdigest() != state.tensors_sha256:
+            raise VerificationError(f"checkpoint {path} is damaged: its tensors have another hash")
+        return Checkpoint(state, load_tensors(data))
+    except (msgspec.DecodeError, SafetensorError) as error:
+        raise VerificationError(f"checkpoint {path} is damaged: {error}", "use an older one") from error
+
+
+def latest_checkpoint(directory: Path) -> Checkpoint | None:
+    """Return the newest checkpoint that is whole, or None."""
+    for path in sorted(directory.glob("[0-9]*"), reverse=True):
+        try:
+            return load_checkpoint(path)
+        except (StorageError, VerificationError):
+            continue
+    return None

@@ -1,0 +1,287 @@
+"""Journal -> what the learner eats: demonstrations, and traces of what the policy itself drove.
+
+Every step that is read ends in exactly one bin of the ledger (row N3). A trace ends where the
+episode ends, where steps are missing, where a human takes over, and where the policy that drove is
+too old; only inside it may values be carried from one step to the next.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from policyloop.core.corridor import column_distances
+from policyloop.core.features import features
+from policyloop.core.normalizer import Normalizer
+from policyloop.core.profile import RobotProfile
+from policyloop.core.reward import total_reward
+from policyloop.core.step import Arrays, Step, StepRecord
+from policyloop.errors import StorageError, WireError
+from policyloop.learn.bc import Demonstrations
+from policyloop.learn.networks import SCAN_COLUMNS
+from policyloop.learn.rollout import Trace
+from policyloop.link.journal import Journal
+
+__all__ = ["Feed", "FeedState", "FinishedEpisode", "learner_inputs", "load_demonstrations"]
+
+_DEMONSTRATORS = ("human", "scripted")
+
+
+def scan(depth_mm: NDArray[np.uint16], profile: RobotProfile) -> NDArray[np.float32]:
+    """Return the critic's scan: per sector, near / nearest distance, 0 (far or unknown) .. 1, (SCAN_COLUMNS,)."""
+    assert profile.camera is not None
+    near_m = profile.camera.depth_near_m
+    columns = column_distances(depth_mm, profile.camera)
+    columns[columns == 0] = np.inf
+    per_sector = -(-len(columns) // SCAN_COLUMNS)
+    padded = np.pad(columns, (0, per_sector * SCAN_COLUMNS - len(columns)), constant_values=np.inf)
+    nearest = padded.reshape(SCAN_COLUMNS, per_sector).min(axis=1)
+    return np.minimum(near_m / nearest, 1).astype(np.float32)
+
+
+def learner_inputs(profile: RobotProfile, normalizer: Normalizer, arrays: Arrays) -> Arrays:
+    """Return the policy's features and, for a robot with a camera, the critic's `scan`."""
+    result = features(profile, normalizer, arrays)
+    if profile.camera is not None:
+        result["scan"] = scan(arrays["depth"], profile)
+    return result
+
+
+def load_demonstrations(
+    journal: Journal, normalizer: Normalizer, *, until: int | None = None, limit: int = 20_000
+) -> Demonstrations:
+    """Read the newest human and scripted steps before position `until`.
+
+    What is learned is what the teacher proposed, not what a disturbance made of it.
+    """
+    inputs, actions = [], []
+    stop = journal.next if until is None else until
+    for position in range(stop - 1, -1, -1):
+        if len(actions) == limit:
+            break
+        if journal.header(position).action.source in _DEMONSTRATORS:
+            step = journal.read(position)
+            inputs.append(learner_inputs(journal.profile, normalizer, step.observation))
+            actions.append(step.record.action.values)
+    inputs.reverse()
+    actions.reverse()
+    names = inputs[0].keys() if inputs else ()
+    return Demonstrations(
+        {name: np.stack([entry[name] for entry in inputs]) for name in names},
+        np.array(actions, np.float32).reshape(len(actions), len(journal.profile.action)),
+    )
+
+
+class FeedState(msgspec.Struct, kw_only=True):
+    """Where in the journal the learner stands; part of a checkpoint."""
+
+    position: int = 0
+    """First record that may hold something not consumed yet."""
+    consumed: dict[str, int] = {}
+    """Per robot/boot, the newest sequence number that is consumed already."""
+    ledger: dict[str, int] = {}
+
+
+@dataclass(frozen=True)
+class FinishedEpisode:
+    """Score of an episode that a policy drove."""
+
+    score: float
+    steps: int
+    collided: bool
+    terms: dict[str, float]
+
+
+@dataclass
+class _Item:
+    position: int
+    record: StepRecord
+    inputs: Arrays
+    proprio: NDArray[np.float32]
+
+
+@dataclass
+class _Stream:
+    """One (robot, boot): the open trace and the running episode."""
+
+    items: list[_Item] = field(default_factory=list)
+    terms: Counter[str] = field(default_factory=Counter)
+    steps: int = 0
+
+
+class Feed:
+    """Follows a journal from where a checkpoint left off.
+
+    Args:
+        journal: Open for reading or writing.
+        normalizer: Applied to proprioception.
+        max_staleness: Policy versions that a step may lag behind the learner.
+        state: From a checkpoint; None = from the beginning.
+
+    Attributes:
+        ledger: Steps per bin: trained, demonstration, too-old, gap, other, damaged.
+        ready: Policy steps that wait in complete traces or in open ones.
+        episodes: Finished since the last `take`.
+    """
+
+    def __init__(
+        self, journal: Journal, normalizer: Normalizer, *, max_staleness: int, state: FeedState | None = None
+    ) -> None:
+        state = state or FeedState()
+        self.ledger: Counter[str] = Counter(state.ledger)
+        self.episodes: list[FinishedEpisode] = []
+        self.ready = 0
+        self._journal = journal
+        self._profile = journal.profile
+        self._normalizer = normalizer
+        self._max_staleness = max_staleness
+        self._next = state.position
+        self._consumed = dict(state.consumed)
+        self._streams: dict[str, _Stream] = defaultdict(_Stream)
+        self._traces: list[Trace] = []
+
+    @property
+    def state(self) -> FeedState:
+        """Where to go on after a restart."""
+        waiting = [item.position for stream in self._streams.values() for item in stream.items]
+        position = min(waiting, default=self._next)
+        return FeedState(position=position, consumed=dict(self._consumed), ledger=dict(self.ledger))
+
+    def advance(self, version: int, until_ready: int) -> bool:
+        """Read on until `until_ready` policy steps are ready; False if the journal ends before.
+
+        Args:
+            version: The learner's, against which staleness counts.
+            until_ready: How many steps the next rollout needs.
+        """
+        while self.ready < until_ready:
+            if self._next >= self._journal.next:
+                return False
+            self._take_in(self._next, version)
+            self._next += 1
+        return True
+
+    def _take_in(self, position: int, version: int) -> None:
+        try:
+            step = self._journal.read(position)
+        except (StorageError, WireError):
+            self.ledger["damaged"] += 1
+            return
+        record = step.record
+        key = f"{record.robot}/{record.boot}"
+        if record.sequence <= self._consumed.get(key, -1):
+            return
+        stream = self._streams[key]
+        self._keep_score(stream, record)
+        if record.action.source != "policy":
+            self._interrupt(stream, key, step)
+            self._bin(key, record, "demonstration" if record.action.source in _DEMONSTRATORS else "other")
+            return
+        behaviour = record.action.behaviour
+        assert behaviour is not None
+        item = _Item(position, record, self._inputs(step.observation), step.observation["proprio"])
+        if stream.items and not _follows(stream.items[-1].record, record):
+            self._drop_tail(stream, key)
+        if version - behaviour.policy_version > self._max_staleness:
+            self._interrupt(stream, key, step)
+            self._bin(key, record, "too-old")
+            return
+        stream.items.append(item)
+        self.ready += 1
+        if record.ended:
+            final = step.final_observation
+            if final is None:  # cannot be valued: v1 has no final observation
+                self._drop_tail(stream, key)
+            else:
+                self._close(stream, key, self._inputs(final), final["proprio"], terminated=record.terminated)
+
+    def _inputs(self, arrays: Arrays) -> Arrays:
+        return learner_inputs(self._profile, self._normalizer, arrays)
+
+    def _interrupt(self, stream: _Stream, key: str, step: Step) -> None:
+        """End the open trace, if any, at an observation that somebody else acted upon."""
+        if not stream.items:
+            return
+        if _follows(stream.items[-1].record, step.record):
+            proprio = step.observation["proprio"]
+            self._close(stream, key, self._inputs(step.observation), proprio, terminated=False)
+        else:
+            self._drop_tail(stream, key)
+
+    def _drop_tail(self, stream: _Stream, key: str) -> None:
+        """End the open trace where nothing is known of what followed: its last state stands for the future."""
+        last = stream.items.pop()
+        self.ready -= 1
+        self._bin(key, last.record, "gap")
+        if stream.items:
+            self._close(stream, key, last.inputs, last.proprio, terminated=False)
+
+    def _close(
+        self, stream: _Stream, key: str, final: Arrays, final_proprio: NDArray[np.float32], *, terminated: bool
+    ) -> None:
+        """Turn the open trace into a `Trace` that ends in state `final`."""
+        items = stream.items
+        after = [*(item.proprio for item in items[1:]), final_proprio]
+        rewards = [
+            self._reward(item.record, proprio, terminated and item is items[-1])
+            for item, proprio in zip(items, after, strict=True)
+        ]
+        behaviours = [item.record.action.behaviour for item in items]
+        self._traces.append(
+            Trace(
+                features={
+                    name: np.stack([*(item.inputs[name] for item in items), final[name]]) for name in final
+                },
+                sample=np.array([b.sample for b in behaviours if b], np.float32),
+                log_prob=np.array([b.log_prob for b in behaviours if b], np.float32),
+                mean=np.array([b.mean for b in behaviours if b], np.float32),
+                log_std=np.array([b.log_std for b in behaviours if b], np.float32),
+                reward=np.array(rewards, np.float32),
+                terminated=terminated,
+            )
+        )
+        for item in items:
+            self._bin(key, item.record, "trained")
+        stream.items = []
+
+    def _reward(self, record: StepRecord, next_proprio: NDArray[np.float32], collided: bool) -> float:
+        """Recompute the training reward from what followed the step."""
+        span = 2 * self._profile.action_half_range
+        taken = np.abs(np.subtract(record.action.values, record.command.values)) / span
+        outcome = self._profile.outcome(next_proprio, collided=collided, overridden=float(min(1.0, taken.max())))
+        return total_reward(self._profile.training_reward, outcome)
+
+    def _bin(self, key: str, record: StepRecord, name: str) -> None:
+        self.ledger[name] += 1
+        self._consumed[key] = record.sequence
+
+    def _keep_score(self, stream: _Stream, record: StepRecord) -> None:
+        if record.index == 0:
+            stream.terms, stream.steps = Counter(), 0
+        if record.action.source == "policy":
+            for name, value in record.reward_terms.items():
+                stream.terms[name] += value  # type: ignore[assignment]
+            stream.steps += 1
+            if record.ended and stream.steps == record.index + 1:
+                terms = {name: float(value) for name, value in stream.terms.items()}
+                self.episodes.append(FinishedEpisode(sum(terms.values()), stream.steps, record.terminated, terms))
+
+    def take(self) -> list[Trace]:
+        """Return every ready step as traces. The last step of an open trace waits for its successor."""
+        for key, stream in self._streams.items():
+            if len(stream.items) >= 2:
+                last = stream.items.pop()
+                self._close(stream, key, last.inputs, last.proprio, terminated=False)
+                stream.items = [last]
+        traces, self._traces = self._traces, []
+        self.ready = sum(len(stream.items) for stream in self._streams.values())
+        return traces
+
+
+def _follows(first: StepRecord, second: StepRecord) -> bool:
+    """`second` is the very next step of the same episode."""
+    return second.episode == first.episode and second.index == first.index + 1 and not second.gap

@@ -1,0 +1,167 @@
+"""The actor: one tick after the other, at a fixed rate.
+
+sense -> propose -> gate -> command -> record. An exception anywhere in sensing or proposing ends in
+a zero command for this tick; the loop goes on and reports.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from array import array
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+
+from policyloop.core.clock import Clock
+from policyloop.core.profile import RobotProfile
+from policyloop.core.step import Action, Command, Observation, Stamps
+from policyloop.robot.io import CommandSink, Driver, SensorSource
+from policyloop.robot.recorder import Recorder
+from policyloop.safety.gate import SafetyGate
+
+__all__ = ["Actor", "TickReport"]
+
+log = logging.getLogger(__name__)
+
+Disturbance = Callable[[Action], tuple[float, ...]]
+
+
+class TickReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How well the actor kept its rate; milliseconds."""
+
+    ticks: int
+    missed: int
+    """Ticks that began more than one whole period late."""
+    lateness_p50_ms: float
+    lateness_p99_ms: float
+    lateness_max_ms: float
+    work_p50_ms: float
+    work_p99_ms: float
+    work_max_ms: float
+
+
+class Actor:
+    """Drives one robot.
+
+    Args:
+        profile: The robot's.
+        source: Gives observations.
+        sink: Takes commands.
+        driver: Proposes.
+        gate: Always between driver and sink.
+        recorder: Makes steps of ticks.
+        clock: Real or virtual time.
+        disturb: Replaces the proposal before the gate now and then, so that a teacher shows how to
+            recover (DART, Laskey et al. 2017); the recorded action stays the teacher's.
+        between_ticks: Called before each tick; the place to exchange the policy.
+    """
+
+    def __init__(
+        self,
+        profile: RobotProfile,
+        source: SensorSource,
+        sink: CommandSink,
+        driver: Driver,
+        gate: SafetyGate,
+        recorder: Recorder,
+        clock: Clock,
+        *,
+        disturb: Disturbance | None = None,
+        between_ticks: Callable[[], object] | None = None,
+    ) -> None:
+        self._profile = profile
+        self._source, self._sink, self._driver = source, sink, driver
+        self._gate, self._recorder, self._clock = gate, recorder, clock
+        self._disturb = disturb
+        self._between_ticks = between_ticks
+        self._lateness_ns, self._work_ns = array("q"), array("q")
+        self.errors = 0
+
+    def tick(self) -> Command:
+        """Do one tick; returns the command that was written."""
+        observation = self._sense()
+        action = self._propose(observation)
+        inferred_ns = self._clock.now_ns()
+        proposal = action
+        if action is not None and self._disturb is not None:
+            proposal = Action(self._disturb(action), action.source)
+        previous = self._recorder.last_command
+        command = self._gate.check(proposal, observation, self._clock.now_ns(), previous)
+        if action is not None and proposal is not None and proposal.values != action.values:
+            command = Command(command.values, ("disturbed", *command.reasons))
+        self._sink.write(command)
+        if observation is not None and action is not None:
+            self._driver.executed(command)
+            stamps = Stamps(observation.captured_ns, inferred_ns, self._clock.now_ns())
+            self._recorder.act(observation, action, command, stamps)
+        return command
+
+    def _sense(self) -> Observation | None:
+        try:
+            observation = self._source.read()
+            if self._recorder.observe(observation):
+                self._source.begin_episode()
+                self._driver.reset()
+                observation = self._source.read()
+            return observation
+        except (ValueError, KeyError, OSError) as error:
+            self._report("sensing", error)
+            return None
+
+    def _propose(self, observation: Observation | None) -> Action | None:
+        if observation is None:
+            return None
+        try:
+            return self._driver.propose(observation)
+        except Exception as error:  # whatever a policy does wrong, the robot must stop
+            self._report("inference", error)
+            return None
+
+    def _report(self, what: str, error: Exception) -> None:
+        self.errors += 1
+        log.error("%s failed, standing still: %s: %s", what, type(error).__name__, error)
+
+    def run(self, stop: threading.Event, *, ticks: int | None = None) -> None:
+        """Tick at the profile's rate until `stop` is set or `ticks` are done; ends with a zero command.
+
+        A tick that is late is done at once; ticks that were missed entirely are counted and skipped.
+        """
+        period_ns = self._profile.rates.period_ns
+        deadline_ns = self._clock.now_ns()
+        done = 0
+        try:
+            while not stop.is_set() and (ticks is None or done < ticks):
+                self._clock.sleep_until_ns(deadline_ns)
+                started_ns = self._clock.now_ns()
+                self._lateness_ns.append(started_ns - deadline_ns)
+                if self._between_ticks is not None:
+                    self._between_ticks()
+                self.tick()
+                done += 1
+                now_ns = self._clock.now_ns()
+                self._work_ns.append(now_ns - started_ns)
+                deadline_ns += period_ns
+                if now_ns > deadline_ns + period_ns:
+                    deadline_ns += (now_ns - deadline_ns) // period_ns * period_ns
+        finally:
+            self._sink.write(Command(tuple(0.0 for _ in self._profile.action), ("shutdown",)))
+
+    def report(self) -> TickReport:
+        """Return the timing of every tick of `run`."""
+        late = np.asarray(self._lateness_ns, np.float64) / 1e6
+        work = np.asarray(self._work_ns, np.float64) / 1e6
+        period_ms = self._profile.rates.period_ns / 1e6
+        if len(late) == 0:
+            late = work = np.zeros(1)
+        return TickReport(
+            ticks=len(self._lateness_ns),
+            missed=int(np.floor(np.maximum(work, late) / period_ms).sum()),
+            lateness_p50_ms=float(np.percentile(late, 50)),
+            lateness_p99_ms=float(np.percentile(late, 99)),
+            lateness_max_ms=float(late.max()),
+            work_p50_ms=float(np.percentile(work, 50)),
+            work_p99_ms=float(np.percentile(work, 99)),
+            work_max_ms=float(work.max()),
+        )

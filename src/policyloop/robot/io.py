@@ -1,0 +1,39 @@
+"""The seams to a robot: where observations come from, where commands go, who proposes."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from policyloop.core.step import Action, Command, Observation
+
+__all__ = ["CommandSink", "Driver", "SensorSource"]
+
+
+class SensorSource(Protocol):
+    """Gives observations: a simulator, ROS topics, a recording."""
+
+    def read(self) -> Observation:
+        """Return the newest synchronised observation; never blocks longer than a tick."""
+
+    def begin_episode(self) -> None:
+        """Get ready for a new episode. A simulator moves the robot; a real one does nothing."""
+
+
+class CommandSink(Protocol):
+    """Takes commands. Whatever is behind it must stop by itself when commands cease to come."""
+
+    def write(self, command: Command) -> None:
+        """Apply a command until the next one."""
+
+
+class Driver(Protocol):
+    """Proposes actions: a policy, a script, a human."""
+
+    def propose(self, observation: Observation) -> Action:
+        """Return what to do now."""
+
+    def executed(self, command: Command) -> None:
+        """Learn what was really done."""
+
+    def reset(self) -> None:
+        """A new episode begins."""

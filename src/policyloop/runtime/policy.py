@@ -1,0 +1,96 @@
+"""A policy as one object: normalise, infer, squash, scale, and know who you are."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policyloop.bundle.manifest import VerifiedBundle, open_bundle
+from policyloop.core.features import feature_specs, features
+from policyloop.core.profile import RobotProfile
+from policyloop.core.step import Action, Behaviour, Observation
+from policyloop.runtime.backend import BackendName, open_backend
+
+__all__ = ["Exploration", "Policy"]
+
+
+class Exploration:
+    """Standard normal noise that lasts a few ticks, so that a body with inertia follows it.
+
+    Args:
+        rng: Where it comes from.
+        actions: Length of the action vector.
+    """
+
+    def __init__(self, rng: np.random.Generator, actions: int) -> None:
+        self._rng = rng
+        self._actions = actions
+        self.reset()
+
+    def reset(self) -> None:
+        """Draw anew at the next tick."""
+        self._left = 0
+
+    def draw(self, hold_ticks: int) -> NDArray[np.float64]:
+        """Return this tick's noise, (actions,)."""
+        if self._left == 0:
+            self._noise = self._rng.standard_normal(self._actions)
+            self._left = max(1, hold_ticks)
+        self._left -= 1
+        return self._noise
+
+
+class Policy:
+    """A verified bundle, opened with a backend for a profile.
+
+    Attributes:
+        version: The manifest's counter.
+        digest: Names this policy in every step it drives.
+    """
+
+    def __init__(self, bundle: VerifiedBundle, profile: RobotProfile, backend: BackendName = "auto") -> None:
+        manifest = bundle.manifest
+        self.version = manifest.version
+        self.digest = bundle.digest
+        self._manifest = manifest
+        self._profile = profile
+        self._log_std = np.asarray(manifest.log_std)
+        self._backend = open_backend(backend, bundle.network, feature_specs(profile), len(profile.action))
+
+    @classmethod
+    def load(cls, path: Path, profile: RobotProfile, backend: BackendName = "auto") -> Policy:
+        """Verify and open the bundle at `path`; see `open_bundle` for what it raises."""
+        return cls(open_bundle(path, profile), profile, backend)
+
+    def mean(self, observation: Observation) -> NDArray[np.float32]:
+        """Return the network's output for one observation, before tanh, (actions,)."""
+        return self._backend.infer(features(self._profile, self._manifest.normalizer, observation.arrays))
+
+    def act(self, observation: Observation, exploration: Exploration | None = None) -> Action:
+        """Propose an action; with `exploration`, drawn from the policy's Gaussian.
+
+        The density is that of this tick's Gaussian, also while a draw is held: the noise is
+        correlated in time, its marginal is not changed by that (Hollenstein et al., 2312.11091).
+        """
+        mean = self.mean(observation).astype(np.float64)
+        noise = np.zeros(len(mean)) if exploration is None else exploration.draw(self._manifest.noise_hold_ticks)
+        sample = mean + np.exp(self._log_std) * noise
+        log_prob = float((-0.5 * noise**2 - self._log_std - 0.5 * math.log(2 * math.pi)).sum())
+        values = self._profile.action_center + self._profile.action_half_range * np.tanh(sample)
+        behaviour = Behaviour(
+            mean=tuple(mean.tolist()),
+            log_std=self._manifest.log_std,
+            sample=tuple(sample.tolist()),
+            log_prob=log_prob,
+            policy_version=self.version,
+            policy_digest=self.digest,
+            backend=self._backend.name,
+        )
+        return Action(tuple(values.tolist()), "policy", behaviour)
+
+    def close(self) -> None:
+        """Release the backend."""
+        self._backend.close()

@@ -1,0 +1,129 @@
+"""Swap the policy while driving: load and warm up beside the running one, then exchange one reference.
+
+The slow part (reading, verifying, opening, warming up) happens in a thread of its own. The tick
+takes a finished policy, or goes on with the one it has. A bundle that fails to load leaves the old
+one driving and is not tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from policyloop.bundle.store import Store
+from policyloop.core.profile import RobotProfile
+from policyloop.core.step import Observation
+from policyloop.errors import PolicyloopError, StorageError, VerificationError
+from policyloop.runtime.backend import BackendName
+from policyloop.runtime.policy import Policy
+
+__all__ = ["PolicySlot", "bundle_directory", "load_warm"]
+
+log = logging.getLogger(__name__)
+
+_WARM_UP_CALLS = 3
+
+
+def bundle_directory(source: Path) -> Path:
+    """Return `source` if it is a bundle, or the current bundle if it is a store.
+
+    Raises:
+        StorageError: The store holds no bundle yet.
+    """
+    if not (source / "versions").is_dir():
+        return source
+    current = Store(source).current
+    if current is None:
+        raise StorageError(f"store {source} has no current bundle", "activate one, or wait for the trainer")
+    return current
+
+
+def load_warm(path: Path, profile: RobotProfile, backend: BackendName) -> Policy:
+    """Load a bundle and run it a few times on an empty observation.
+
+    Raises:
+        VerificationError: Its output is not finite; and whatever `Policy.load` raises.
+    """
+    policy = Policy.load(path, profile, backend)
+    arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in profile.observation_specs.items()}
+    for _ in range(_WARM_UP_CALLS):
+        if not np.isfinite(policy.mean(Observation(arrays, 0))).all():
+            policy.close()
+            raise VerificationError(f"bundle {path} answers with numbers that are not finite", "do not deploy it")
+    return policy
+
+
+class PolicySlot:
+    """The policy that drives now, and the one that is being loaded.
+
+    Args:
+        source: A bundle directory, or a store whose `current` is followed.
+        profile: The robot's.
+        backend: Which backend opens the network.
+
+    Attributes:
+        policy: Drives now.
+        swaps: How many times it was exchanged.
+    """
+
+    def __init__(self, source: Path, profile: RobotProfile, backend: BackendName = "auto") -> None:
+        self._profile = profile
+        self._backend: BackendName = backend
+        self._store = Store(source) if (source / "versions").is_dir() else None
+        self._path = bundle_directory(source)
+        self.policy = load_warm(self._path, profile, backend)
+        self.swaps = 0
+        self._refused: set[Path] = set()
+        self._thread: threading.Thread | None = None
+        self._ready: Policy | None = None
+
+    def follow(self, *, wait: bool = False) -> bool:
+        """Call between two ticks: take a policy that is ready, and look for a newer one.
+
+        Args:
+            wait: Load in this call instead of in a thread (for simulations on virtual time).
+
+        Returns:
+            True if the policy was exchanged.
+        """
+        if self._thread is not None and not self._thread.is_alive():
+            self._thread.join()
+            self._thread = None
+        swapped = self._take()
+        path = self._store.current if self._store else None
+        if path is not None and path != self._path and path not in self._refused and self._thread is None:
+            self._path = path
+            if wait:
+                self._load(path)
+                swapped |= self._take()
+            else:
+                self._thread = threading.Thread(target=self._load, args=(path,), name="policy-loader")
+                self._thread.start()
+        return swapped
+
+    def _take(self) -> bool:
+        if self._ready is None:
+            return False
+        old, self.policy, self._ready = self.policy, self._ready, None
+        old.close()
+        self.swaps += 1
+        log.info("policy %d drives now (%s)", self.policy.version, self.policy.digest[:12])
+        return True
+
+    def _load(self, path: Path) -> None:
+        try:
+            self._ready = load_warm(path, self._profile, self._backend)
+        except PolicyloopError as error:
+            self._refused.add(path)
+            log.error("keeping policy %d: %s", self.policy.version, error)
+
+    def close(self) -> None:
+        """Wait for a load under way and release everything."""
+        if self._thread is not None:
+            self._thread.join()
+        for policy in (self.policy, self._ready):
+            if policy is not None:
+                policy.close()

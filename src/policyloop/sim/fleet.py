@@ -1,0 +1,137 @@
+"""Simulated robots that stream like real ones, several to a process, as fast as the core allows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from policyloop.core.clock import VirtualClock
+from policyloop.core.profile import RobotProfile
+from policyloop.core.step import Step
+from policyloop.link.uplink import Uplink
+from policyloop.robot.actor import Actor
+from policyloop.robot.drivers import PolicyDriver
+from policyloop.robot.io import Driver
+from policyloop.robot.recorder import EpisodeSummary, Recorder
+from policyloop.runtime.reload import PolicySlot
+from policyloop.safety.gate import GateMode, SafetyGate
+from policyloop.sim.driver import RandomDriver, ScriptedDriver
+from policyloop.sim.robot import Bursts, SimulatedRobot
+
+__all__ = ["Fleet", "FleetSettings"]
+
+TRAINING_ARENAS = range(48)
+"""Arena seeds that training uses; `evaluate` takes others."""
+
+
+class FleetSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What to simulate.
+
+    Attributes:
+        driver: `scripted`, `random`, or the path of a bundle or store.
+        connect: Gateway address; empty = simulate without streaming.
+        explore: A policy draws its actions instead of taking the mean.
+        disturb: A scripted driver is disturbed, to show how it recovers.
+        gate: `limits` lets a simulated robot bump into things.
+    """
+
+    driver: str
+    robots: int = 1
+    connect: str = ""
+    name: str = "sim"
+    seed: int = 0
+    arena_seeds: tuple[int, ...] = tuple(TRAINING_ARENAS)
+    explore: bool = True
+    disturb: bool = True
+    gate: GateMode = "full"
+
+
+class _Member:
+    """One robot of the fleet."""
+
+    def __init__(self, actor: Actor, recorder: Recorder, uplink: Uplink | None) -> None:
+        self.actor, self.recorder, self.uplink = actor, recorder, uplink
+
+    def may_drive(self) -> bool:
+        """The link has room and nobody asks for a pause."""
+        return self.uplink is None or not (self.uplink.hold or self.uplink.window_full)
+
+
+class Fleet:
+    """Robots `<name>-0`, `<name>-1`, ...; each has a spool of its own under `spool_directory`."""
+
+    def __init__(self, profile: RobotProfile, settings: FleetSettings, spool_directory: Path) -> None:
+        self._profile, self._settings = profile, settings
+        self._slot: PolicySlot | None = None
+        if settings.driver not in ("scripted", "random"):
+            self._slot = PolicySlot(Path(settings.driver), profile)
+        self._members = [self._member(index, spool_directory) for index in range(settings.robots)]
+        self.steps = 0
+
+    def _member(self, index: int, spool_directory: Path) -> _Member:
+        settings, profile = self._settings, self._profile
+        rng = np.random.default_rng([settings.seed, index])
+        clock = VirtualClock()
+        robot = SimulatedRobot(profile, settings.arena_seeds, rng, clock)
+        name = f"{settings.name}-{index}"
+        uplink = Uplink(settings.connect, profile, name, spool_directory / name) if settings.connect else None
+        emit: Callable[[Step], None] | None = uplink.append if uplink else None
+        recorder = Recorder(profile, name, uplink.boot if uplink else "", emit)
+        disturb = Bursts(profile, rng) if settings.disturb and settings.driver == "scripted" else None
+        gate = SafetyGate(profile, settings.gate)
+        driver = self._driver(rng)
+        return _Member(Actor(profile, robot, robot, driver, gate, recorder, clock, disturb=disturb), recorder, uplink)
+
+    def _driver(self, rng: np.random.Generator) -> Driver:
+        if self._slot is not None:
+            return PolicyDriver(self._slot, len(self._profile.action), rng if self._settings.explore else None)
+        return ScriptedDriver(self._profile) if self._settings.driver == "scripted" else RandomDriver(self._profile, rng)
+
+    @property
+    def episodes(self) -> Sequence[EpisodeSummary]:
+        """Every finished episode of every robot."""
+        return [episode for member in self._members for episode in member.recorder.episodes]
+
+    @property
+    def policy_version(self) -> int:
+        """Version of the policy that drives; 0 if none does."""
+        return self._slot.policy.version if self._slot else 0
+
+    def run(self, stop: threading.Event, *, steps: int | None = None, report: Callable[[Fleet], None] | None = None) -> None:
+        """Drive until `stop` is set or `steps` are done in all."""
+        while not stop.is_set() and (steps is None or self.steps < steps):
+            if self._slot is not None:
+                self._slot.follow(wait=True)
+            moved = False
+            for member in self._members:
+                if member.may_drive():
+                    member.actor.tick()
+                    self.steps += 1
+                    moved = True
+                if member.uplink is not None:
+                    member.uplink.pump()
+            if not moved:
+                self._wait()
+            if report is not None:
+                report(self)
+
+    def _wait(self) -> None:
+        """Nobody may drive: give the core away until a message comes."""
+        for member in self._members:
+            if member.uplink is not None:
+                member.uplink.pump(0.005)
+
+    def close(self, drain_s: float = 5.0) -> bool:
+        """Hand over what is spooled and release everything; False if something is still in a spool."""
+        drained = True
+        for member in self._members:
+            if member.uplink is not None:
+                drained &= member.uplink.drain(drain_s)
+                member.uplink.close()
+        if self._slot is not None:
+            self._slot.close()
+        return drained

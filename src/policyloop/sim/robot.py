@@ -1,0 +1,97 @@
+"""The simulated rover as a robot: behind the same io protocols as a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from policyloop.core.clock import Clock, VirtualClock
+from policyloop.core.profile import RobotProfile
+from policyloop.core.step import Action, Command, Observation
+from policyloop.sim.camera import CasterName
+from policyloop.sim.rover import Rover, arena
+
+__all__ = ["Bursts", "SimulatedRobot"]
+
+
+class SimulatedRobot:
+    """A rover in a sequence of arenas; every read is one tick later than the last.
+
+    Args:
+        profile: A rover's.
+        arena_seeds: Each episode takes place in the next of these (random order with `shuffle`).
+        rng: Chooses arenas and poses and drives the sensor noise.
+        clock: Virtual time advances by one tick per read; real time passes by itself.
+        shuffle: Choose arenas at random instead of in turn.
+    """
+
+    def __init__(
+        self,
+        profile: RobotProfile,
+        arena_seeds: Sequence[int],
+        rng: np.random.Generator,
+        clock: Clock,
+        *,
+        shuffle: bool = True,
+        caster: CasterName = "auto",
+    ) -> None:
+        self._profile = profile
+        self._seeds = list(arena_seeds)
+        self._rng = rng
+        self._clock = clock
+        self._shuffle = shuffle
+        self._next = 0
+        self._rover = Rover(profile, caster=caster)
+        self.begin_episode()
+
+    @property
+    def rover(self) -> Rover:
+        """The machine itself, for reports."""
+        return self._rover
+
+    def begin_episode(self) -> None:
+        """Put the rover somewhere else."""
+        index = int(self._rng.integers(len(self._seeds))) if self._shuffle else self._next % len(self._seeds)
+        self._next += 1
+        self._rover.reset(arena(self._seeds[index], self._profile.simulation), self._rng)
+        self._command: Command | None = None
+
+    def read(self) -> Observation:
+        """Drive the last command for one tick and look."""
+        if self._command is not None:
+            self._rover.drive(self._command.values[0], self._command.values[1])
+            self._command = None
+            if isinstance(self._clock, VirtualClock):
+                self._clock.advance_ns(self._profile.rates.period_ns)
+        return Observation(self._rover.observe(), self._clock.now_ns(), self._rover.contact)
+
+    def write(self, command: Command) -> None:
+        """Drive `command` during the next tick; without a new one the wheels stand still."""
+        self._command = command
+
+
+class Bursts:
+    """Disturbs a teacher: short bursts of a random command, and a little noise in between.
+
+    A log without mistakes cannot teach how to recover from one: the clone of a clean log collides
+    in every episode (docs/benchmarks.md).
+    """
+
+    def __init__(self, profile: RobotProfile, rng: np.random.Generator) -> None:
+        self._ranges = [(quantity.low, quantity.high) for quantity in profile.action]
+        self._half = profile.action_half_range
+        self._rng = rng
+        self._left, self._wait = 0, int(rng.integers(5, 30))
+
+    def __call__(self, action: Action) -> tuple[float, ...]:
+        """Return what is to be driven instead of `action`."""
+        if self._left > 0:
+            self._left -= 1
+            return self._burst
+        self._wait -= 1
+        if self._wait <= 0:
+            self._left, self._wait = int(self._rng.integers(5, 16)), int(self._rng.integers(15, 46))
+            self._burst = tuple(float(self._rng.uniform(low, high)) for low, high in self._ranges)
+        noise = self._rng.normal(0, 0.1, len(self._half)) * self._half
+        return tuple(float(a + n) for a, n in zip(action.values, noise, strict=True))
