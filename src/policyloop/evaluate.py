@@ -80,7 +80,9 @@ def find_policy(path: Path) -> Path:
     if (path / "checkpoints").is_dir() or any(path.glob("[0-9]*/bundle")):
         newest = sorted([*path.glob("checkpoints/[0-9]*"), *path.glob("[0-9]*")])[-1]
         return newest / "bundle"
-    raise StorageError(f"no policy at {path}", "give a bundle, a checkpoint, a store, a demo's folder, or a driver's name")
+    raise StorageError(
+        f"no policy at {path}", "give a bundle, a checkpoint, a store, a demo's folder, or a driver's name"
+    )
 
 
 def make_driver(name: str, profile: RobotProfile, rng: np.random.Generator) -> tuple[Driver, Callable[[], None]]:

@@ -12,7 +12,16 @@ from policyloop.core.normalizer import Normalizer
 from policyloop.core.profile import RobotProfile
 from policyloop.errors import IncompatibleError, StorageError, VerificationError
 
-__all__ = ["FORMAT", "MANIFEST_NAME", "NETWORK_NAME", "FileEntry", "Manifest", "Parity", "VerifiedBundle", "open_bundle"]
+__all__ = [
+    "FORMAT",
+    "MANIFEST_NAME",
+    "NETWORK_NAME",
+    "FileEntry",
+    "Manifest",
+    "Parity",
+    "VerifiedBundle",
+    "open_bundle",
+]
 
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
@@ -106,7 +115,9 @@ def open_bundle(path: Path, profile: RobotProfile) -> VerifiedBundle:
         raise VerificationError(f"bundle {path} holds no {NETWORK_NAME}", "export the bundle again")
     network = _read(path / NETWORK_NAME, min(entry.size, _MAX_FILE_BYTES))
     if len(network) != entry.size or hashlib.sha256(network).hexdigest() != entry.sha256:
-        raise VerificationError(f"{path / NETWORK_NAME} is not the file that the manifest names", "copy the bundle again")
+        raise VerificationError(
+            f"{path / NETWORK_NAME} is not the file that the manifest names", "copy the bundle again"
+        )
     return VerifiedBundle(manifest, hashlib.sha256(data).hexdigest(), network)
 
 

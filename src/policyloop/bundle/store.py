@@ -1,7 +1,7 @@
 """A store of bundles: numbered immutable versions and an atomic `current`.
 
-    STORE/versions/000007-3f2a91c04d5e/manifest.json, policy.onnx
-    STORE/current -> versions/000007-3f2a91c04d5e
+STORE/versions/000007-3f2a91c04d5e/manifest.json, policy.onnx
+STORE/current -> versions/000007-3f2a91c04d5e
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Store:
     def current(self) -> Path | None:
         """Directory of the active bundle, or None."""
         try:
-            return self.directory / os.readlink(self.directory / "current")
+            return self.directory / (self.directory / "current").readlink()
         except FileNotFoundError:
             return None
 

@@ -64,9 +64,7 @@ def run(
         robot = SimulatedRobot(loaded, range(48), rng, clock)
         recorder = Recorder(loaded, robot_name, boot, link.append if link else None)
         driver = PolicyDriver(slot, len(loaded.action), rng if explore else None)
-        actor = Actor(
-            loaded, robot, robot, driver, SafetyGate(loaded), recorder, clock, between_ticks=slot.follow
-        )
+        actor = Actor(loaded, robot, robot, driver, SafetyGate(loaded), recorder, clock, between_ticks=slot.follow)
         try:
             actor.run(stop, ticks=round(seconds * loaded.rates.control_hz) if seconds else None)
         finally:

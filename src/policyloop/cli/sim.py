@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +16,12 @@ from policyloop.cli.options import Profile, stop_on_signals
 @app.command()
 def sim(
     profile: Profile = "rover",
-    driver: Annotated[str, typer.Option(help="scripted, random, or the path of a bundle, checkpoint or store.")] = "scripted",
-    connect: Annotated[str, typer.Option(help="Gateway address, such as tcp://127.0.0.1:5555; none = do not stream.")] = "",
+    driver: Annotated[
+        str, typer.Option(help="scripted, random, or the path of a bundle, checkpoint or store.")
+    ] = "scripted",
+    connect: Annotated[
+        str, typer.Option(help="Gateway address, such as tcp://127.0.0.1:5555; none = do not stream.")
+    ] = "",
     robots: Annotated[int, typer.Option(min=1, max=256, help="Robots in this process.")] = 1,
     name: Annotated[str, typer.Option(help="Robots are called NAME-0, NAME-1, ...")] = "sim",
     seed: Annotated[int, typer.Option(help="Seed of poses, noise and exploration.")] = 0,
@@ -31,6 +34,7 @@ def sim(
 ) -> None:
     """Drive simulated robots and stream what they see and do, as fast as this core allows."""
     from policyloop.core.profile import load_profile
+    from policyloop.demo.processes import ends_with_parent
     from policyloop.errors import UsageError
     from policyloop.evaluate import find_policy
     from policyloop.sim.fleet import Fleet, FleetSettings
@@ -41,8 +45,6 @@ def sim(
     if driver not in ("scripted", "random"):
         driver = str(find_policy(Path(driver)))
     stop = stop_on_signals()
-    if follow_parent:
-        stop_with_parent(stop)
     settings = FleetSettings(
         driver=driver,
         robots=robots,
@@ -53,7 +55,7 @@ def sim(
         disturb=disturb,
         gate=gate,  # type: ignore[arg-type]
     )
-    with tempfile.TemporaryDirectory(prefix="policyloop-") as temporary:
+    with ends_with_parent(stop, follow_parent), tempfile.TemporaryDirectory(prefix="policyloop-") as temporary:
         fleet = Fleet(loaded, settings, spool or Path(temporary))
         started_s = time.monotonic()
         fleet.run(stop, steps=steps or None)
@@ -65,14 +67,3 @@ def sim(
         f"{fleet.steps} steps, {len(episodes)} episodes, mean return {score:.1f}, "
         f"{fleet.steps / elapsed_s:.0f} steps/s" + ("" if drained else "; the trainer has not acknowledged all of them")
     )
-
-
-def stop_with_parent(stop: threading.Event) -> None:
-    """Set `stop` when standard input ends: the parent process is gone."""
-    import sys
-
-    def wait() -> None:
-        sys.stdin.buffer.read()
-        stop.set()
-
-    threading.Thread(target=wait, name="parent", daemon=True).start()

@@ -41,16 +41,14 @@ def train(
 ) -> None:
     """Receive robots' steps, clone, improve, and ship every new policy into the store."""
     from policyloop.bundle.store import Store
-    from policyloop.cli.sim import stop_with_parent
     from policyloop.config import load_settings
     from policyloop.core.profile import load_profile
+    from policyloop.demo.processes import ends_with_parent
     from policyloop.learn.learner import Learner, LearnerSettings
     from policyloop.link.gateway import Gateway
     from policyloop.link.journal import Journal
 
     stop = stop_on_signals()
-    if follow_parent:
-        stop_with_parent(stop)
     loaded = load_profile(profile)
     settings = load_settings(
         LearnerSettings,
@@ -73,7 +71,9 @@ def train(
         if not offline:
             receiver = Gateway(log, loaded, address(port), address(v1_port) if v1_port else None)
             receiver.start()
-            typer.echo(f"listening at {receiver.address}" + (f", v1 at {receiver.v1_address}" if v1_port else ""), err=True)
+            typer.echo(
+                f"listening at {receiver.address}" + (f", v1 at {receiver.v1_address}" if v1_port else ""), err=True
+            )
         worker = Learner(
             log,
             settings,
@@ -85,7 +85,8 @@ def train(
             report=_Console(),
             stop=stop,
         )
-        worker.run()
+        with ends_with_parent(stop, follow_parent):
+            worker.run()
     finally:
         if receiver is not None:
             receiver.close()

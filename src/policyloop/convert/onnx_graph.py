@@ -8,6 +8,7 @@ after every update. A layer that is not in the table is refused by name.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -49,7 +50,7 @@ class GraphWriter:
         self._weights.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
         return name
 
-    def node(self, operator: str, inputs: list[str], **attributes: object) -> str:
+    def node(self, operator: str, inputs: list[str], **attributes: Any) -> str:
         """Add one operator; returns the name of its output."""
         output = f"{operator.lower()}_{self._count}"
         self._count += 1

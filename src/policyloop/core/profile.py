@@ -223,16 +223,12 @@ class RobotProfile(_Table, frozen=True, kw_only=True, dict=True):
     def _check_quantities(self) -> None:
         if not self.proprio or not self.action:
             raise ConfigError("profile needs at least one [[proprio]] and one [[action]] table")
-        for quantity in (*self.proprio, *self.action):
-            if quantity.unit not in UNITS:
-                raise ConfigError(f"{quantity.name}: unknown unit '{quantity.unit}'", f"use one of {', '.join(UNITS)}")
-            expected = _EXPECTED_UNITS.get(quantity.name, quantity.unit)
-            if quantity.unit != expected:
-                raise ConfigError(f"{quantity.name}: unit '{quantity.unit}', but it is measured in '{expected}'")
-        names = [quantity.name for quantity in (*self.proprio, *self.action)]
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigError(f"'{name}' is defined more than once")
+        quantities: list[Quantity | RangedQuantity] = [*self.proprio, *self.action]
+        names = [quantity.name for quantity in quantities]
+        for quantity in quantities:
+            _check_unit(quantity.name, quantity.unit)
+            if names.count(quantity.name) > 1:
+                raise ConfigError(f"'{quantity.name}' is defined more than once")
         for entry in self.proprio:
             if entry.size < 1 or not entry.scale > 0:
                 raise ConfigError(f"{entry.name}: size and scale must be positive")
@@ -241,44 +237,63 @@ class RobotProfile(_Table, frozen=True, kw_only=True, dict=True):
                 raise ConfigError(f"{ranged.name}: low {ranged.low} must be below high {ranged.high}")
 
     def _check_limits(self) -> None:
-        limits = self.limits
+        limits, rates = self.limits, self.rates
         for name in limits.__struct_fields__:
             if not getattr(limits, name) > 0:
                 raise ConfigError(f"limits.{name} must be positive")
-        if not 0 < self.rates.control_hz <= 1000:
+        if not 0 < rates.control_hz <= 1000:
             raise ConfigError("rates.control_hz must be above 0 and at most 1000")
-        if self.rates.sensor_timeout_s < 1 / self.rates.control_hz:
+        if rates.sensor_timeout_s < 1 / rates.control_hz:
             raise ConfigError(
-                f"rates.sensor_timeout_s {self.rates.sensor_timeout_s} is shorter than one tick",
-                f"use at least {1 / self.rates.control_hz:g}",
+                f"rates.sensor_timeout_s {rates.sensor_timeout_s} is shorter than one tick",
+                f"use at least {1 / rates.control_hz:g}",
             )
-        camera = self.camera
-        if camera is not None:
-            if not (16 <= camera.width <= 4096 and 16 <= camera.height <= 4096):
-                raise ConfigError(f"camera {camera.width}x{camera.height}: each side must be 16 to 4096 pixels")
-            if not 0 < camera.depth_min_m < camera.depth_max_m <= 65.535:
-                raise ConfigError("camera depth range must satisfy 0 < depth_min_m < depth_max_m <= 65.535")
-            room = camera.depth_max_m - limits.safety_distance_m
-            needed = limits.stopping_distance_m(limits.max_forward_mps)
-            if needed > room:
-                raise ConfigError(
-                    f"at {limits.max_forward_mps} m/s this robot needs {needed:.2f} m to stop but sees only {room:.2f} m",
-                    "lower limits.max_forward_mps or raise limits.max_deceleration_mps2",
-                )
         if limits.safety_distance_m <= self.episode.collision_distance_m:
             raise ConfigError(
                 f"limits.safety_distance_m {limits.safety_distance_m} must exceed "
                 f"episode.collision_distance_m {self.episode.collision_distance_m}"
             )
-        bounds = {"linear": (-limits.max_reverse_mps, limits.max_forward_mps)}
-        bounds["angular"] = (-limits.max_angular_radps, limits.max_angular_radps)
+        if self.camera is not None:
+            _check_camera(self.camera, limits)
         for entry in self.action:
-            low, high = bounds.get(entry.name, (-math.inf, math.inf))
-            if entry.low < low or entry.high > high:
-                raise ConfigError(
-                    f"action '{entry.name}' spans {entry.low}..{entry.high} {entry.unit}, beyond the limits {low}..{high}",
-                    "widen [limits] or narrow the action",
-                )
+            _check_action(entry, limits)
+
+
+def _check_unit(name: str, unit: str) -> None:
+    if unit not in UNITS:
+        raise ConfigError(f"{name}: unknown unit '{unit}'", f"use one of {', '.join(UNITS)}")
+    expected = _EXPECTED_UNITS.get(name, unit)
+    if unit != expected:
+        raise ConfigError(f"{name}: unit '{unit}', but it is measured in '{expected}'")
+
+
+def _check_camera(camera: Camera, limits: Limits) -> None:
+    """Refuse pictures of no sensible size, and a robot that cannot stop within what it sees."""
+    if not (16 <= camera.width <= 4096 and 16 <= camera.height <= 4096):
+        raise ConfigError(f"camera {camera.width}x{camera.height}: each side must be 16 to 4096 pixels")
+    if not 0 < camera.depth_min_m < camera.depth_max_m <= 65.535:
+        raise ConfigError("camera depth range must satisfy 0 < depth_min_m < depth_max_m <= 65.535")
+    room_m = camera.depth_max_m - limits.safety_distance_m
+    needed_m = limits.stopping_distance_m(limits.max_forward_mps)
+    if needed_m > room_m:
+        raise ConfigError(
+            f"at {limits.max_forward_mps} m/s this robot needs {needed_m:.2f} m to stop but sees only {room_m:.2f} m",
+            "lower limits.max_forward_mps or raise limits.max_deceleration_mps2",
+        )
+
+
+def _check_action(entry: RangedQuantity, limits: Limits) -> None:
+    """Refuse an action range that the gate would never let through."""
+    bounds = {
+        "linear": (-limits.max_reverse_mps, limits.max_forward_mps),
+        "angular": (-limits.max_angular_radps, limits.max_angular_radps),
+    }
+    low, high = bounds.get(entry.name, (-math.inf, math.inf))
+    if entry.low < low or entry.high > high:
+        raise ConfigError(
+            f"action '{entry.name}' spans {entry.low}..{entry.high} {entry.unit}, beyond the limits {low}..{high}",
+            "widen [limits] or narrow the action",
+        )
 
 
 def load_profile(name_or_path: str | Path) -> RobotProfile:
@@ -296,7 +311,9 @@ def load_profile(name_or_path: str | Path) -> RobotProfile:
         shipped = resources.files("policyloop") / "profiles"
         known = sorted(p.name.removesuffix(".toml") for p in shipped.iterdir() if p.name.endswith(".toml"))
         if str(name_or_path) not in known:
-            raise ConfigError(f"no profile '{name_or_path}'", f"use one of {', '.join(known)} or the path of a .toml file")
+            raise ConfigError(
+                f"no profile '{name_or_path}'", f"use one of {', '.join(known)} or the path of a .toml file"
+            )
         text, where = (shipped / f"{name_or_path}.toml").read_text(encoding="utf-8"), f"profile '{name_or_path}'"
     try:
         return msgspec.convert(tomllib.loads(text), RobotProfile)

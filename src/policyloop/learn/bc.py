@@ -121,7 +121,7 @@ def clone(
                 batch, target = mirrored(profile, batch, target)
             loss = cloning_loss(network, batch, target, settings.huber_beta)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
             steps += 1

@@ -58,7 +58,8 @@ def load_demonstrations(
 
     What is learned is what the teacher proposed, not what a disturbance made of it.
     """
-    inputs, actions = [], []
+    inputs: list[Arrays] = []
+    actions: list[tuple[float, ...]] = []
     stop = journal.next if until is None else until
     for position in range(stop - 1, -1, -1):
         if len(actions) == limit:
@@ -233,9 +234,7 @@ class Feed:
         behaviours = [item.record.action.behaviour for item in items]
         self._traces.append(
             Trace(
-                features={
-                    name: np.stack([*(item.inputs[name] for item in items), final[name]]) for name in final
-                },
+                features={name: np.stack([*(item.inputs[name] for item in items), final[name]]) for name in final},
                 sample=np.array([b.sample for b in behaviours if b], np.float32),
                 log_prob=np.array([b.log_prob for b in behaviours if b], np.float32),
                 mean=np.array([b.mean for b in behaviours if b], np.float32),

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -123,9 +123,9 @@ class Learner:
         if saved is None and not resume and any(checkpoints.glob("[0-9]*")):
             raise ConfigError(f"{checkpoints} already holds checkpoints", "add --resume, or choose another directory")
         torch.manual_seed(settings.seed)
-        self._network = make_network(
-            settings.network, self._profile, initial_log_std=settings.ppo.initial_log_std
-        ).to(self._device)
+        self._network = make_network(settings.network, self._profile, initial_log_std=settings.ppo.initial_log_std).to(
+            self._device
+        )
         self._optimizer = make_optimizer(self._network, settings.ppo)
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._normalizer = self._profile.nominal_normalizer
@@ -405,7 +405,9 @@ class Learner:
         self._gateway.check()
         return self._stop.wait(_IDLE_S)
 
-    def _tell(self, phase: Literal["waiting", "cloning", "collecting", "updating", "finished"], done: int, total: int) -> None:
+    def _tell(
+        self, phase: Literal["waiting", "cloning", "collecting", "updating", "finished"], done: int, total: int
+    ) -> None:
         score = float(np.mean(self._scores)) if self._scores else 0.0
         self._report(
             Progress(

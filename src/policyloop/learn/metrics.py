@@ -42,20 +42,20 @@ class Metrics:
         from torch.utils.tensorboard import SummaryWriter
 
         directory.mkdir(parents=True, exist_ok=True)
-        self._board = SummaryWriter(str(directory))  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(str(directory))
         self._lines = (directory / "progress.jsonl").open("ab")
 
     def write(self, step: int, numbers: dict[str, float], **more: Any) -> None:
         """Write `numbers` at `step` (policy steps learned from); `more` goes to the JSON line only."""
         for name, value in numbers.items():
             for tag in _TAGS.get(name, (name,) if "/" in name else ()):
-                self._board.add_scalar(tag, value, step)  # type: ignore[no-untyped-call]
-        self._board.flush()  # type: ignore[no-untyped-call]
+                self._board.add_scalar(tag, value, step)
+        self._board.flush()
         line = {"step": step, "wall_clock_s": time.time(), **numbers, **more}
         self._lines.write(msgspec.json.encode(line) + b"\n")
         self._lines.flush()
 
     def close(self) -> None:
         """Finish the files."""
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()
         self._lines.close()

@@ -8,6 +8,7 @@ and drives half as well (docs/benchmarks.md).
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -16,7 +17,17 @@ from torch import Tensor, nn
 from policyloop.core.profile import RobotProfile
 from policyloop.errors import ConfigError
 
-__all__ = ["LOG_STD_BOUNDS", "SCAN_COLUMNS", "Features", "ActorCritic", "MlpNetwork", "NetworkName", "OriginalNetwork", "SpatialNetwork", "make_network"]
+__all__ = [
+    "LOG_STD_BOUNDS",
+    "SCAN_COLUMNS",
+    "ActorCritic",
+    "Features",
+    "MlpNetwork",
+    "NetworkName",
+    "OriginalNetwork",
+    "SpatialNetwork",
+    "make_network",
+]
 
 NetworkName = Literal["spatial", "original", "mlp"]
 Features = dict[str, Tensor]
@@ -170,11 +181,13 @@ class SpatialNetwork(ActorCritic):
 class MlpNetwork(ActorCritic):
     """A multi-layer perceptron on the proprioception vector, for robots without a camera."""
 
-    def __init__(self, profile: RobotProfile, *, initial_log_std: float, hidden_sizes: tuple[int, ...] = (256, 128)) -> None:
+    def __init__(
+        self, profile: RobotProfile, *, initial_log_std: float, hidden_sizes: tuple[int, ...] = (256, 128)
+    ) -> None:
         super().__init__()
         sizes = (profile.proprio_size, *hidden_sizes)
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        for inputs, outputs in pairwise(sizes):
             layers += [nn.Linear(inputs, outputs), nn.ReLU()]
         self.actor = nn.ModuleDict({"head": nn.Sequential(*layers, nn.Linear(sizes[-1], len(profile.action)))})
         self.critic = _critic(profile.proprio_size)

@@ -100,7 +100,7 @@ def ppo_update(
                 _adapt_learning_rate(optimizer, statistics["approx_kl"], settings)
             history.setdefault("value_loss", []).append(value_loss.item())
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             for group in optimizer.param_groups:
                 nn.utils.clip_grad_norm_(group["params"], settings.max_grad_norm)
             optimizer.step()

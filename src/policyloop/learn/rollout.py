@@ -44,9 +44,7 @@ class Trace:
         return len(self.reward)
 
 
-def generalized_advantages(
-    reward: Float, value: Float, last_value: float, *, gamma: float, lam: float
-) -> Float:
+def generalized_advantages(reward: Float, value: Float, last_value: float, *, gamma: float, lam: float) -> Float:
     """Return GAE(gamma, lambda) of one trace (Schulman et al., 1506.02438), (T,).
 
     Args:

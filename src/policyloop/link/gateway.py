@@ -188,9 +188,7 @@ class Gateway:
         self._send(identity, Welcome(protocol=PROTOCOL))
         self._send(identity, self._ack(hello.boot, self._last.get((hello.robot, hello.boot), -1)))
 
-    def _take(
-        self, identity: bytes, header: StepHeader, frames: list[bytes], touched: dict[bytes, _Stream]
-    ) -> None:
+    def _take(self, identity: bytes, header: StepHeader, frames: list[bytes], touched: dict[bytes, _Stream]) -> None:
         record = header.record
         stream = (record.robot, record.boot)
         last = self._last.get(stream, -1)

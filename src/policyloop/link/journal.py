@@ -64,7 +64,9 @@ class Journal:
     def __init__(self, directory: Path, profile: RobotProfile | None = None, *, writable: bool = False) -> None:
         about_path = directory / "journal.json"
         if not about_path.exists() and not writable:
-            raise StorageError(f"no journal at {directory}", "record one with `policyloop gateway` or `policyloop train`")
+            raise StorageError(
+                f"no journal at {directory}", "record one with `policyloop gateway` or `policyloop train`"
+            )
         if about_path.exists():
             try:
                 about = msgspec.json.decode(about_path.read_bytes(), type=_About)

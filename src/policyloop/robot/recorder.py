@@ -85,8 +85,13 @@ class Recorder:
         self._gated += any(reason not in ("limits", "acceleration", "disturbed") for reason in pending.command.reasons)
         ended = terminated or truncated
         if self._emit is not None:
-            self._emit(Step(self._record(pending, terms, terminated, truncated, observation.contact),
-                            pending.observation.arrays, observation.arrays if ended else None))
+            self._emit(
+                Step(
+                    self._record(pending, terms, terminated, truncated, observation.contact),
+                    pending.observation.arrays,
+                    observation.arrays if ended else None,
+                )
+            )
         self._sequence += 1
         self._index += 1
         self._last_command = pending.command
@@ -99,7 +104,9 @@ class Recorder:
         self, pending: _Pending, terms: dict[str, float], terminated: bool, truncated: bool, contact: bool
     ) -> StepRecord:
         human = pending.action.source == "human"
-        intervention = {(False, True): "start", (True, True): "hold", (True, False): "stop"}.get((self._human, human), "")
+        intervention = {(False, True): "start", (True, True): "hold", (True, False): "stop"}.get(
+            (self._human, human), ""
+        )
         self._human = human
         return StepRecord(
             robot=self._robot,

@@ -33,7 +33,9 @@ class OnnxBackend:
         expected = {name: (1, *spec.shape) for name, spec in inputs.items()}
         shapes = [tuple(node.shape) for node in self._session.get_outputs()]
         if found != expected or shapes != [(1, actions)]:
-            raise VerificationError(f"the network takes {found} and gives {shapes}, expected {expected} and {(1, actions)}")
+            raise VerificationError(
+                f"the network takes {found} and gives {shapes}, expected {expected} and {(1, actions)}"
+            )
 
     def infer(self, inputs: Arrays) -> NDArray[np.float32]:
         """See `Backend.infer`."""

@@ -90,8 +90,8 @@ class Arena:
             kind, half_size = "box", (rng.uniform(0.1, 0.35), rng.uniform(0.1, 0.35), half_height)
             radius = math.hypot(*half_size[:2])
         reach = inner - radius - gap_m if rng.random() < 0.85 else inner - 0.1
-        x, y = rng.uniform(-reach, reach, 2)
-        red, green, blue = rng.uniform(0.2, 0.95, 3)
+        x, y = rng.uniform(-reach, reach, 2).tolist()
+        red, green, blue = rng.uniform(0.2, 0.95, 3).tolist()
         return Solid(kind, (x, y, half_height), half_size, rng.uniform(0, math.pi), (red, green, blue))
 
     def spawn(self, rng: np.random.Generator) -> tuple[float, float, float]:

@@ -113,9 +113,9 @@ class ScriptedDriver:
         seen = (columns > 0) & (columns < _SEEN_WITHIN_M)
         near = columns[seen]
         stride = max(1, len(columns) // 64)
-        now = np.stack(
-            [near + self._camera.mount_forward_m, -near * bearing_tangents(self._camera)[seen]], axis=1
-        )[::stride]
+        now = np.stack([near + self._camera.mount_forward_m, -near * bearing_tangents(self._camera)[seen]], axis=1)[
+            ::stride
+        ]
         x, y, yaw = self._pose
         c, s = math.cos(yaw), math.sin(yaw)
         self._memory.append(now[::2] @ np.array([[c, s], [-s, c]]) + (x, y))

@@ -89,7 +89,9 @@ class Fleet:
     def _driver(self, rng: np.random.Generator) -> Driver:
         if self._slot is not None:
             return PolicyDriver(self._slot, len(self._profile.action), rng if self._settings.explore else None)
-        return ScriptedDriver(self._profile) if self._settings.driver == "scripted" else RandomDriver(self._profile, rng)
+        return (
+            ScriptedDriver(self._profile) if self._settings.driver == "scripted" else RandomDriver(self._profile, rng)
+        )
 
     @property
     def episodes(self) -> Sequence[EpisodeSummary]:
@@ -101,7 +103,9 @@ class Fleet:
         """Version of the policy that drives; 0 if none does."""
         return self._slot.policy.version if self._slot else 0
 
-    def run(self, stop: threading.Event, *, steps: int | None = None, report: Callable[[Fleet], None] | None = None) -> None:
+    def run(
+        self, stop: threading.Event, *, steps: int | None = None, report: Callable[[Fleet], None] | None = None
+    ) -> None:
         """Drive until `stop` is set or `steps` are done in all."""
         while not stop.is_set() and (steps is None or self.steps < steps):
             if self._slot is not None:

@@ -83,6 +83,7 @@ class Bursts:
         self._half = profile.action_half_range
         self._rng = rng
         self._left, self._wait = 0, int(rng.integers(5, 30))
+        self._burst: tuple[float, ...] = ()
 
     def __call__(self, action: Action) -> tuple[float, ...]:
         """Return what is to be driven instead of `action`."""

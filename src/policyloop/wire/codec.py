@@ -127,7 +127,9 @@ def _unpack(frame: bytes, spec: ArraySpec) -> NDArray[np.generic]:
 def _check_record(record: StepRecord, profile: RobotProfile) -> None:
     """Refuse numbers that are not finite, vectors of another length and names that are too long."""
     if record.profile_digest != profile.digest:
-        raise WireError("wrong-profile", f"recorded with profile {record.profile_digest[:12]}, not {profile.digest[:12]}")
+        raise WireError(
+            "wrong-profile", f"recorded with profile {record.profile_digest[:12]}, not {profile.digest[:12]}"
+        )
     for name in (record.robot, record.boot):
         if not 0 < len(name) <= MAX_STRING:
             raise WireError("bad-record", f"a name of {len(name)} characters")

@@ -79,7 +79,7 @@ def decode_v1(packet: bytes, profile: RobotProfile) -> tuple[V1Metadata, Arrays,
     finite = np.isfinite(rest).all() and math.isfinite(metadata.timestamp) and math.isfinite(metadata.reward)
     if not finite or metadata.episode_step < 0:
         raise WireError("v1-values", "timestamp, reward, proprio and action must be finite, episode_step not negative")
-    arrays = {"rgb": rgb, "depth": _millimetres(depth, profile), "proprio": proprio}
+    arrays: Arrays = {"rgb": rgb, "depth": _millimetres(depth, profile), "proprio": proprio}
     return metadata, arrays, tuple(float(a) for a in action)
 
 

@@ -1,0 +1,1 @@
+"""The whole loop on one machine: real processes, real sockets, simulated robots."""

@@ -1,0 +1,106 @@
+"""Child processes that never outlive their parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from policyloop.errors import PolicyloopError
+
+__all__ = ["Crew", "ends_with_parent"]
+
+_GRACE_S = 10.0
+
+
+@contextmanager
+def ends_with_parent(stop: threading.Event, wanted: bool) -> Iterator[None]:
+    """In a child: set `stop` when the parent process is gone, also when it was killed."""
+    if not wanted:
+        yield
+        return
+    parent, finished = os.getppid(), threading.Event()
+
+    def watch() -> None:
+        while not finished.wait(0.5):
+            if os.getppid() != parent:
+                stop.set()
+                return
+
+    thread = threading.Thread(target=watch, name="parent-watch")
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+
+
+class Crew:
+    """Starts `policyloop` commands as children, with a log file each; stops them all on exit.
+
+    Args:
+        logs: Directory of the log files.
+    """
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Crew:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop(*self._children)
+
+    def start(self, name: str, command: Sequence[str]) -> None:
+        """Start `policyloop <command>` as child `name`."""
+        # One thread for numpy's BLAS: the processes share the cores already.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        with (self._logs / f"{name}.log").open("ab") as log:
+            self._children[name] = subprocess.Popen(
+                [sys.executable, "-m", "policyloop", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches only us; we stop them in order
+            )
+
+    def running(self, name: str) -> bool:
+        """Tell whether a child still runs; PolicyloopError with its last words if it failed."""
+        code = self._children[name].poll()
+        if code is None:
+            return True
+        if code != 0:
+            raise PolicyloopError(
+                f"{name} ended with exit code {code}: {self._last_words(name)}",
+                "what was recorded is kept: run the same command again with --resume",
+            )
+        return False
+
+    def _last_words(self, name: str) -> str:
+        lines = (self._logs / f"{name}.log").read_text(errors="replace").strip().splitlines()
+        return " / ".join(lines[-2:]) or "it said nothing"
+
+    def stop(self, *names: str) -> None:
+        """Ask children to end, then make them."""
+        children = [self._children.pop(name) for name in names if name in self._children]
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+        for child in children:
+            try:
+                child.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()

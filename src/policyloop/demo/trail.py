@@ -1,0 +1,113 @@
+"""What a driver did in one arena, for the animation: the path from above, and what its camera saw."""
+
+from __future__ import annotations
+
+import base64
+
+import msgspec
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from policyloop.core.clock import VirtualClock
+from policyloop.core.profile import RobotProfile
+from policyloop.core.step import Command, Observation
+from policyloop.evaluate import make_driver
+from policyloop.robot.actor import Actor
+from policyloop.robot.recorder import Recorder
+from policyloop.safety.gate import SafetyGate
+from policyloop.sim.robot import SimulatedRobot
+from policyloop.sim.rover import arena
+
+__all__ = ["Scene", "Trail", "record_trail", "scene"]
+
+_FRAME_STRIDE = 2
+
+
+class Scene(msgspec.Struct, frozen=True):
+    """An arena from above: kind, x, y, half sizes, yaw of each solid; half the side of the square."""
+
+    half_size_m: float
+    solids: tuple[tuple[str, float, float, float, float, float], ...]
+
+
+class Trail(msgspec.Struct, frozen=True):
+    """One episode of one driver."""
+
+    driver: str
+    path: list[tuple[float, float, float]]
+    """x m, y m, yaw rad at every tick."""
+    rgb: list[str]
+    depth: list[str]
+    """Every second tick's pictures as base64 JPEG; empty if not wanted."""
+    collided: bool
+    score: float
+
+
+class _Witness:
+    """Stands between robot and actor and writes down what passes."""
+
+    def __init__(self, robot: SimulatedRobot, profile: RobotProfile, pictures: bool) -> None:
+        self._robot, self._profile, self._pictures = robot, profile, pictures
+        self.path: list[tuple[float, float, float]] = []
+        self.rgb: list[str] = []
+        self.depth: list[str] = []
+
+    def read(self) -> Observation:
+        observation = self._robot.read()
+        if self._pictures and len(self.path) % _FRAME_STRIDE == 0:
+            self.rgb.append(_jpeg(observation.arrays["rgb"]))
+            self.depth.append(_jpeg(_false_colour(observation.arrays["depth"])))
+        x, y, yaw = self._robot.rover.pose
+        self.path.append((round(x, 3), round(y, 3), round(yaw, 3)))
+        return observation
+
+    def write(self, command: Command) -> None:
+        self._robot.write(command)
+
+    def begin_episode(self) -> None:
+        """Stay where the episode ended."""
+
+
+def record_trail(profile: RobotProfile, driver: str, label: str, arena_seed: int, *, pictures: bool = False) -> Trail:
+    """Drive one arena as `evaluate` does and write down what happened."""
+    rng = np.random.default_rng([777, arena_seed])
+    chosen, close = make_driver(driver, profile, rng)
+    clock = VirtualClock()
+    witness = _Witness(SimulatedRobot(profile, [arena_seed], rng, clock), profile, pictures)
+    recorder = Recorder(profile, "trail", "")
+    actor = Actor(profile, witness, witness, chosen, SafetyGate(profile), recorder, clock)
+    while not recorder.episodes:
+        actor.tick()
+    close()
+    episode = recorder.episodes[0]
+    return Trail(label, witness.path, witness.rgb, witness.depth, episode.collided, episode.score)
+
+
+def scene(profile: RobotProfile, arena_seed: int) -> Scene:
+    """Return the arena from above."""
+    place = arena(arena_seed, profile.simulation)
+    solids = tuple(
+        (
+            o.kind,
+            round(o.position_m[0], 3),
+            round(o.position_m[1], 3),
+            round(o.half_size_m[0], 3),
+            round(o.half_size_m[1], 3),
+            round(o.yaw_rad, 3),
+        )
+        for o in place.solids
+    )
+    return Scene(place.half_size_m, solids)
+
+
+def _jpeg(picture: NDArray[np.uint8]) -> str:
+    return base64.b64encode(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=70)).decode()
+
+
+def _false_colour(depth_mm: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Return near as warm, far as cold, unknown as black, (H, W, 3)."""
+    nearness = np.clip(1 - np.log(np.maximum(depth_mm, 200) / 200) / np.log(25), 0, 1)
+    colour = np.stack([nearness, 1 - np.abs(2 * nearness - 1), 1 - nearness], axis=-1)
+    colour[depth_mm == 0] = 0
+    return (colour * 235).astype(np.uint8)

@@ -1,0 +1,107 @@
+"""What every test may use: the small profile and steps that fit a profile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+
+from policyloop.core.profile import RobotProfile, load_profile
+from policyloop.core.reward import reward_terms
+from policyloop.core.step import Action, Arrays, Behaviour, Command, Source, Stamps, Step, StepRecord
+
+hypothesis.settings.register_profile("policyloop", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("policyloop")
+
+
+def _observation(profile: RobotProfile, rng: np.random.Generator) -> Arrays:
+    arrays: Arrays = {}
+    for name, spec in profile.observation_specs.items():
+        if name == "rgb":
+            height, width, _ = spec.shape
+            rows = np.linspace(0, 200, height)[:, None, None] + np.linspace(0, 55, width)[None, :, None]
+            arrays[name] = (rows + rng.integers(0, 32, (1, 1, 3))).astype(np.uint8)
+        elif name == "depth":
+            depth = rng.integers(300, 9000, spec.shape[1], dtype=np.uint16)[None, :].repeat(spec.shape[0], axis=0)
+            depth[rng.random(spec.shape) < 0.05] = 0
+            arrays[name] = depth
+        else:
+            arrays[name] = rng.normal(size=spec.shape).astype(np.float32)
+            if "min_forward_dist" in [quantity.name for quantity in profile.proprio]:
+                arrays[name][profile.proprio_index("min_forward_dist")] = rng.uniform(0.7, 3.0)
+    return arrays
+
+
+def _action(profile: RobotProfile, source: Source, rng: np.random.Generator) -> Action:
+    size = len(profile.action)
+    mean, noise = rng.normal(size=size), rng.normal(size=size)
+    log_std = np.full(size, -0.5)
+    sample = mean + np.exp(log_std) * noise
+    values = tuple((profile.action_center + profile.action_half_range * np.tanh(sample)).tolist())
+    if source != "policy":
+        return Action(values, source)
+    squash = np.log1p(-(np.tanh(sample) ** 2))
+    log_prob = float((-0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - squash).sum())
+    behaviour = Behaviour(
+        mean=tuple(mean.tolist()),
+        log_std=tuple(log_std.tolist()),
+        sample=tuple(sample.tolist()),
+        log_prob=log_prob,
+        policy_version=1,
+        policy_digest="0" * 64,
+        backend="test",
+    )
+    return Action(values, source, behaviour)
+
+
+def _make_step(
+    profile: RobotProfile,
+    sequence: int = 0,
+    episode: int = 0,
+    index: int | None = None,
+    source: Source = "policy",
+    **changes: Any,
+) -> Step:
+    rng = np.random.default_rng([sequence, episode])
+    observation = changes.pop("observation", None) or _observation(profile, rng)
+    ended = changes.get("terminated", False) or changes.get("truncated", False)
+    final = changes.pop("final_observation", _observation(profile, rng) if ended else None)
+    action = changes.get("action") or _action(profile, source, rng)
+    terms = reward_terms(profile.reward, profile.outcome(observation["proprio"])) if profile.reward else {}
+    captured_ns = 1_000_000_000 + sequence * profile.rates.period_ns
+    fields: dict[str, Any] = {
+        "robot": "r0",
+        "boot": "b0",
+        "sequence": sequence,
+        "episode": episode,
+        "index": sequence if index is None else index,
+        "profile_digest": profile.digest,
+        "stamps": Stamps(captured_ns, captured_ns + 5_000_000, captured_ns + 6_000_000),
+        "previous_command": tuple(0.0 for _ in profile.action),
+        "action": action,
+        "command": Command(action.values),
+        "reward_terms": terms,
+        "wall_clock_s": 1_700_000_000.0 + 0.1 * sequence,
+    }
+    return Step(StepRecord(**{**fields, **changes}), observation, final)
+
+
+@pytest.fixture(scope="session")
+def mini() -> RobotProfile:
+    """The rover with a 64x36 camera."""
+    return load_profile("rover-mini")
+
+
+@pytest.fixture(scope="session")
+def make_step() -> Callable[..., Step]:
+    """Return `make_step(profile, sequence=0, episode=0, index=None, source="policy", **changes)`.
+
+    The arrays are seeded by sequence and episode. `changes` replaces fields of the record, and
+    `observation` or `final_observation` of the step; a step that ends an episode gets a final
+    observation unless one is given (None = without).
+    """
+    return _make_step
