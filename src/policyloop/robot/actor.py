@@ -87,8 +87,7 @@ class Actor:
         proposal = action
         if action is not None and self._disturb is not None:
             proposal = Action(self._disturb(action), action.source)
-        previous = self._recorder.last_command
-        command = self._gate.check(proposal, observation, self._clock.now_ns(), previous)
+        command = self._gate.check(proposal, observation, self._clock.now_ns())
         if action is not None and proposal is not None and proposal.values != action.values:
             command = Command(command.values, ("disturbed", *command.reasons))
         self._sink.write(command)

@@ -82,7 +82,7 @@ class Recorder:
         terms = reward_terms(profile.reward, outcome)
         self._score += sum(terms.values())
         self._distance_m += max(outcome.linear_mps, 0.0) / profile.rates.control_hz
-        self._gated += any(reason not in ("limits", "acceleration", "disturbed") for reason in pending.command.reasons)
+        self._gated += any(reason not in ("limits", "disturbed") for reason in pending.command.reasons)
         ended = terminated or truncated
         if self._emit is not None:
             self._emit(
@@ -147,8 +147,3 @@ class Recorder:
     def act(self, observation: Observation, action: Action, command: Command, stamps: Stamps) -> None:
         """Take in what was done at this tick."""
         self._pending = _Pending(observation, action, command, stamps, time.time())
-
-    @property
-    def last_command(self) -> Command:
-        """The command of the last tick of this episode, or standing still."""
-        return self._pending.command if self._pending else self._last_command

@@ -1,16 +1,13 @@
 """The SafetyGate: the last thing before the wheels, always in the path.
 
 Rules in order, each a pure function that may only bring the command closer to standing still:
-finite, fresh, within limits, distance, acceleration. Missing, stale or unknown data means stop.
+finite, fresh, within limits, distance. Missing, stale or unknown data means stop.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal
-
-import numpy as np
 
 from policyloop.core.profile import RobotProfile
 from policyloop.core.spec import RangedQuantity
@@ -37,21 +34,17 @@ class SafetyGate:
         self._stop = tuple(0.0 for _ in profile.action)
         names = [quantity.name for quantity in profile.action]
         self._linear = names.index("linear") if "linear" in names else None
-        self._angular = names.index("angular") if "angular" in names else None
         senses = {quantity.name for quantity in profile.proprio}
         self._distance = profile.proprio_index("min_forward_dist") if "min_forward_dist" in senses else None
         self._timeout_ns = round(profile.rates.sensor_timeout_s * 1e9)
 
-    def check(
-        self, action: Action | None, observation: Observation | None, now_ns: int, previous: Command | None = None
-    ) -> Command:
+    def check(self, action: Action | None, observation: Observation | None, now_ns: int) -> Command:
         """Return what may be driven, with the name of every rule that changed the proposal.
 
         Args:
             action: The proposal; None = there is none.
             observation: What it was made from; None = there is none.
             now_ns: Monotonic time.
-            previous: The last command, from which acceleration counts; None = standing.
         """
         if action is None:
             return Command(self._stop, ("no-proposal",))
@@ -69,25 +62,18 @@ class SafetyGate:
             return Command(self._stop, ("bad-observation",))
         if observation.contact and self._mode == "full":
             return Command(self._stop, ("contact",))
-        values, reasons = list(action.values), []
-        for rule in (self._limit, self._slow_down, self._accelerate):
-            before = list(values)
-            rule(values, observation, previous)
-            if not np.allclose(values, before, rtol=0, atol=1e-9):
-                reasons.append(_REASONS[rule.__name__])
-        return Command(tuple(values), tuple(reasons))
+        values = [_clamp(value, quantity) for value, quantity in zip(action.values, self._profile.action, strict=True)]
+        reasons = () if tuple(values) == action.values else ("limits",)
+        if self._linear is not None and values[self._linear] > (fastest := self._fastest_mps(observation)):
+            values[self._linear] = fastest
+            reasons = (*reasons, "distance")
+        return Command(tuple(values), reasons)
 
-    def _limit(self, values: list[float], observation: Observation, previous: Command | None) -> None:
-        """Keep each value within its action range."""
-        for i, quantity in enumerate(self._profile.action):
-            values[i] = _clamp(values[i], quantity)
-
-    def _slow_down(self, values: list[float], observation: Observation, previous: Command | None) -> None:
-        """Drive forward only as fast as the free distance allows to stop (row S24)."""
-        if self._mode == "limits" or self._linear is None or self._distance is None:
-            return
-        distance_m = float(observation.arrays["proprio"][self._distance])
-        values[self._linear] = min(values[self._linear], self.allowed_speed_mps(distance_m))
+    def _fastest_mps(self, observation: Observation) -> float:
+        """Return the forward speed that the free distance ahead allows (row S24)."""
+        if self._mode == "limits" or self._distance is None:
+            return math.inf
+        return self.allowed_speed_mps(float(observation.arrays["proprio"][self._distance]))
 
     def allowed_speed_mps(self, distance_m: float) -> float:
         """Return the fastest forward speed v with v t + v^2 / 2a <= distance - safety distance; 0 if unknown.
@@ -101,27 +87,6 @@ class SafetyGate:
         drift_mps = limits.max_deceleration_mps2 * limits.reaction_time_s
         return math.sqrt(drift_mps**2 + 2 * limits.max_deceleration_mps2 * room_m) - drift_mps
 
-    def _accelerate(self, values: list[float], observation: Observation, previous: Command | None) -> None:
-        """Bound how fast a velocity may grow; slowing down is never delayed."""
-        limits, period_s = self._profile.limits, 1 / self._profile.rates.control_hz
-        last: Sequence[float] = previous.values if previous else self._stop
-        for index, rate in (
-            (self._linear, limits.max_acceleration_mps2),
-            (self._angular, limits.max_angular_acceleration_radps2),
-        ):
-            if index is not None:
-                values[index] = _grow(last[index], values[index], rate * period_s)
-
-
-_REASONS = {"_limit": "limits", "_slow_down": "distance", "_accelerate": "acceleration"}
-
 
 def _clamp(value: float, quantity: RangedQuantity) -> float:
     return min(max(value, quantity.low), quantity.high)
-
-
-def _grow(last: float, wanted: float, step: float) -> float:
-    """Return `wanted`, but at most `step` further from zero than `last`, and than zero after a change of sign."""
-    start = last if last * wanted > 0 else 0.0
-    bound = abs(start) + step
-    return min(max(wanted, -bound), bound)
