@@ -57,7 +57,11 @@ def demo(
                     talk.print(name)
             bar.update(task, completed=done, total=total, note=note)
 
-        result = run_loop(settings, stop, report)
+        try:
+            result = run_loop(settings, stop, report)
+        except KeyboardInterrupt:
+            typer.echo(f"stopped; go on with: policyloop demo --resume --out {out} --seed {seed}", err=True)
+            raise
         page = write_report(result, settings)
     table = Table(title=f"{episodes} unseen arenas, seed {seed}")
     for heading in ("driver", "return", "95 % interval", "collisions", "metres", "gate acted"):

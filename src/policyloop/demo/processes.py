@@ -60,7 +60,9 @@ class Crew:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop(*self._children)
+        # Robots, which were started after the trainer, can still hand over what they have.
+        for name in reversed(list(self._children)):
+            self.stop(name)
 
     def start(self, name: str, command: Sequence[str]) -> None:
         """Start `policyloop <command>` as child `name`."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["entropy", "gaussian_log_prob", "squash_correction", "unsquash"]
+__all__ = ["entropy", "gaussian_kl", "gaussian_log_prob", "squash_correction", "unsquash"]
 
 
 def gaussian_log_prob(sample: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
@@ -33,3 +33,9 @@ def unsquash(actions: Tensor, center: Tensor, half_range: Tensor, limit: float =
     The edge of the range is infinitely far before tanh; targets stop short of it.
     """
     return ((actions - center) / half_range).clamp(-limit, limit)
+
+
+def gaussian_kl(mean: Tensor, log_std: Tensor, other_mean: Tensor, other_log_std: Tensor) -> Tensor:
+    """Return KL(N(mean, std) || N(other_mean, other_std)) of diagonal Gaussians, summed over the last axis."""
+    squared = (mean - other_mean) ** 2 + torch.exp(2 * log_std)
+    return (other_log_std - log_std + 0.5 * squared * torch.exp(-2 * other_log_std) - 0.5).sum(-1)

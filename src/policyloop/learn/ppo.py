@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from policyloop.learn.distribution import entropy, gaussian_log_prob
+from policyloop.learn.distribution import entropy, gaussian_kl, gaussian_log_prob
 from policyloop.learn.networks import LOG_STD_BOUNDS, ActorCritic
 from policyloop.learn.rollout import Rollout
 
@@ -32,8 +32,8 @@ class PpoSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_grad_norm: float = 0.5
     reward_scale: float = 0.1
     desired_kl: float = 0.015
-    """The actor's learning rate follows the policy's step: it falls when a step is more than twice
-    this far from the behaviour and grows, up to `learning_rate`, when it is less than half."""
+    """The actor's learning rate follows the policy's step: it falls when the policy is more than twice
+    this far from where the update began and grows, up to `learning_rate`, when it is less than half."""
     critic_warmup_updates: int = 3
     """First updates that fit only the critic, so that a cloned policy is not torn up by noise."""
     learning_rate_floor: float = 0.1
@@ -83,6 +83,7 @@ def ppo_update(
     """
     advantage = (rollout.advantage - rollout.advantage.mean()) / (rollout.advantage.std() + 1e-6)
     history: dict[str, list[float]] = {}
+    start_mean, start_log_std = _start(network, rollout), network.log_std.detach().clone()
     for _ in range(settings.epochs):
         order = torch.randperm(len(rollout), generator=generator).to(advantage.device)
         for index in order.split(settings.minibatch):
@@ -92,12 +93,14 @@ def ppo_update(
             loss = settings.value_weight * value_loss
             if learn_policy:
                 policy_loss, statistics = _policy_loss(network, batch, advantage[index], mean, settings)
+                step_kl = gaussian_kl(start_mean[index], start_log_std, mean.detach(), network.log_std.detach())
+                statistics["step_kl"] = step_kl.mean().item()
                 for name, number in statistics.items():
                     history.setdefault(name, []).append(number)
                 loss = loss + policy_loss
                 if auxiliary_loss is not None:
                     loss = loss + auxiliary_loss()
-                _adapt_learning_rate(optimizer, statistics["approx_kl"], settings)
+                _adapt_learning_rate(optimizer, statistics["step_kl"], settings)
             history.setdefault("value_loss", []).append(value_loss.item())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -127,7 +130,7 @@ def _policy_loss(
     with torch.no_grad():
         statistics = {
             "policy_loss": surrogate.item(),
-            "approx_kl": _kl(batch, mean.detach(), network.log_std.detach()),
+            "approx_kl": gaussian_kl(batch.mean, batch.log_std, mean.detach(), network.log_std.detach()).mean().item(),
             "clipfrac": ((ratio - 1).abs() > settings.clip).float().mean().item(),
         }
     return loss, statistics
@@ -142,11 +145,15 @@ def _adapt_learning_rate(optimizer: torch.optim.Adam, kl: float, settings: PpoSe
         group["lr"] = min(settings.learning_rate, group["lr"] * 1.5)
 
 
-def _kl(batch: Rollout, mean: Tensor, log_std: Tensor) -> float:
-    """Return the exact mean KL(behaviour || policy) of two diagonal Gaussians."""
-    variance = torch.exp(2 * log_std)
-    squared = (batch.mean - mean) ** 2 + torch.exp(2 * batch.log_std)
-    return (log_std - batch.log_std + squared / (2 * variance) - 0.5).sum(-1).mean().item()
+def _start(network: ActorCritic, rollout: Rollout, chunk: int = 512) -> Tensor:
+    """Return the network's means before the update, (n, actions).
+
+    They differ from the recorded means where the robot drove with older or quantised weights, or
+    saw a picture before its compression: that distance must not steer the learning rate.
+    """
+    rows = torch.arange(len(rollout), device=rollout.log_prob.device)
+    with torch.no_grad():
+        return torch.cat([network.mean(rollout.rows(part).features) for part in rows.split(chunk)])
 
 
 def _explained_variance(rollout: Rollout) -> float:

@@ -183,8 +183,9 @@ class Uplink:
         self._acknowledge(refusal.boot, refusal.sequence)
 
     def drain(self, timeout_s: float) -> bool:
-        """Pump until everything is acknowledged; False if `timeout_s` was too short."""
+        """Pump at least once and until everything is acknowledged; False if `timeout_s` was too short."""
         deadline_s = time.monotonic() + timeout_s
+        self.pump()
         while self.pending and time.monotonic() < deadline_s:
             self.pump(0.02)
         return not self.pending

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -62,10 +63,23 @@ class _Member:
 
 
 class Fleet:
-    """Robots `<name>-0`, `<name>-1`, ...; each has a spool of its own under `spool_directory`."""
+    """Robots `<name>-0`, `<name>-1`, ...
 
-    def __init__(self, profile: RobotProfile, settings: FleetSettings, spool_directory: Path) -> None:
-        self._profile, self._settings = profile, settings
+    Args:
+        profile: Of every robot.
+        settings: What to simulate.
+        spool_directory: Each robot keeps its spool in a folder of its own under it.
+        emit: Called with every finished step when nothing is streamed.
+    """
+
+    def __init__(
+        self,
+        profile: RobotProfile,
+        settings: FleetSettings,
+        spool_directory: Path,
+        emit: Callable[[Step], None] | None = None,
+    ) -> None:
+        self._profile, self._settings, self._emit = profile, settings, emit
         self._slot: PolicySlot | None = None
         if settings.driver not in ("scripted", "random"):
             self._slot = PolicySlot(Path(settings.driver), profile)
@@ -79,7 +93,7 @@ class Fleet:
         robot = SimulatedRobot(profile, settings.arena_seeds, rng, clock)
         name = f"{settings.name}-{index}"
         uplink = Uplink(settings.connect, profile, name, spool_directory / name) if settings.connect else None
-        emit: Callable[[Step], None] | None = uplink.append if uplink else None
+        emit = uplink.append if uplink else self._emit
         recorder = Recorder(profile, name, uplink.boot if uplink else "", emit)
         disturb = Bursts(profile, rng) if settings.disturb and settings.driver == "scripted" else None
         gate = SafetyGate(profile, settings.gate)
@@ -129,12 +143,12 @@ class Fleet:
             if member.uplink is not None:
                 member.uplink.pump(0.005)
 
-    def close(self, drain_s: float = 5.0) -> bool:
+    def close(self, drain_s: float = 3.0) -> bool:
         """Hand over what is spooled and release everything; False if something is still in a spool."""
-        drained = True
+        drained, deadline_s = True, time.monotonic() + drain_s
         for member in self._members:
             if member.uplink is not None:
-                drained &= member.uplink.drain(drain_s)
+                drained &= member.uplink.drain(max(0.0, deadline_s - time.monotonic()))
                 member.uplink.close()
         if self._slot is not None:
             self._slot.close()
