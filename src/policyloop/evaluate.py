@@ -69,11 +69,13 @@ def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def find_policy(path: Path) -> Path:
-    """Return the bundle or store behind a path: a bundle, a store, a checkpoint, or a demo's folder.
+    """Return what to drive with behind a path: an `.onnx` file, a bundle, a store, a checkpoint, a demo's folder.
 
     Raises:
         StorageError: There is nothing to drive with at `path`.
     """
+    if path.suffix == ".onnx" and path.is_file():
+        return path
     for candidate in (path, path / "bundle", path / "best", path / "store"):
         if (candidate / "manifest.json").is_file() or (candidate / "versions").is_dir():
             return candidate

@@ -13,23 +13,35 @@ from policyloop.cli import app
 
 @app.command()
 def evaluate(
-    policy: Annotated[str, typer.Argument(help="A bundle, checkpoint, store or demo folder; or scripted or random.")],
+    policy: Annotated[
+        str, typer.Argument(help="A bundle, checkpoint, store, demo folder or .onnx file; or scripted or random.")
+    ],
     profile: Annotated[str, typer.Option(help="Robot profile; default: the policy's, or rover-mini.")] = "",
     episodes: Annotated[int, typer.Option(min=1, help="Arenas to drive.")] = 50,
     arena_seed: Annotated[int, typer.Option(min=0, help="Seed of the first arena.")] = 10_000,
     gate: Annotated[str, typer.Option(help="full; or limits: judge the driver without the distance rule.")] = "limits",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    follow_parent: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Drive unseen arenas without exploration and report returns with intervals."""
     from policyloop import evaluate as evaluation
+    from policyloop.cli.options import stop_on_signals
     from policyloop.cli.progress import progress_bar
     from policyloop.core.profile import load_profile
+    from policyloop.demo.processes import ends_with_parent
     from policyloop.errors import UsageError
 
     if gate not in ("full", "limits"):
         raise UsageError(f"--gate {gate}", "use full or limits")
     loaded = load_profile(profile or _profile_of(policy))
-    with progress_bar("driving") as progress:
+    stop = stop_on_signals()
+    with ends_with_parent(stop, follow_parent), progress_bar("driving") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar(done, total)
+            if stop.is_set():
+                raise KeyboardInterrupt
+
         report = evaluation.evaluate(
             loaded,
             policy,
@@ -52,9 +64,13 @@ def evaluate(
 def _profile_of(policy: str) -> str:
     """Return the name of the profile that a policy was trained for."""
     from policyloop.evaluate import find_policy
+    from policyloop.runtime.onnx_backend import read_metadata
     from policyloop.runtime.reload import bundle_directory
 
     if policy in ("scripted", "random"):
         return "rover-mini"
-    manifest = bundle_directory(find_policy(Path(policy))) / "manifest.json"
+    path = find_policy(Path(policy))
+    if path.suffix == ".onnx":
+        return read_metadata(path.read_bytes()).get("profile_name", "rover")
+    manifest = bundle_directory(path) / "manifest.json"
     return str(msgspec.json.decode(manifest.read_bytes())["profile_name"])

@@ -24,7 +24,7 @@ def export(
     saved = load_checkpoint(checkpoint)
     network = make_network(saved.state.network, saved.state.profile)
     saved.restore(network, None, None)
-    data = export_onnx(network, saved.state.profile, saved.state.version)
+    data = export_onnx(network, saved.state.profile, saved.state.normalizer, saved.state.version)
     parity = check_parity(network, data, saved.state.profile, probe_features(saved.state.profile, 64))
     try:
         output.write_bytes(data)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -26,8 +27,14 @@ MAX_PARITY_ERROR = 1e-5
 """Largest difference between torch and onnxruntime that an export may show, before tanh."""
 
 
-def export_onnx(network: ActorCritic, profile: RobotProfile, version: int = 0) -> bytes:
-    """Return the deployed half of `network` as ONNX: `features` in, the mean before tanh out."""
+def export_onnx(
+    network: ActorCritic, profile: RobotProfile, normalizer: Normalizer | None = None, version: int = 0
+) -> bytes:
+    """Return the deployed half of `network` as ONNX: `features` in, the mean before tanh out.
+
+    The metadata holds what it takes to drive with the file alone: the profile's digest, the order
+    of the inputs and their normalisation.
+    """
     graph = GraphWriter("policy")
     names = {name: graph.input(name, spec.shape) for name, spec in feature_specs(profile).items()}
     output = next(write for kind, write in _WRITERS.items() if isinstance(network, kind))(graph, network, names)
@@ -36,6 +43,7 @@ def export_onnx(network: ActorCritic, profile: RobotProfile, version: int = 0) -
         "profile_name": profile.name,
         "version": str(version),
         "inputs": ",".join(names),
+        "normalizer": msgspec.json.encode(normalizer or profile.nominal_normalizer).decode(),
         "output": "mean before tanh; action = center + half_range * tanh(mean)",
     }
     return graph.finish(output, "mean", len(profile.action), metadata)
@@ -137,7 +145,7 @@ def export_bundle(
     """
     if not observations:
         raise ConfigError("a parity check needs at least one observation")
-    onnx_bytes = export_onnx(network, profile, version)
+    onnx_bytes = export_onnx(network, profile, normalizer, version)
     parity = check_parity(network, onnx_bytes, profile, observations)
     manifest = Manifest(
         format=FORMAT,

@@ -287,7 +287,7 @@ def _evaluation(settings: DemoSettings, arguments: list[str], stop: threading.Ev
     with Crew(settings.out / "logs") as crew:
         log = settings.out / "logs" / f"{name}.log"
         log.unlink(missing_ok=True)
-        crew.start(name, ["evaluate", *arguments, "--profile", settings.profile, "--json"])
+        crew.start(name, ["evaluate", *arguments, "--profile", settings.profile, "--json", "--follow-parent"])
         while crew.running(name):
             if stop.wait(_POLL_S):
                 raise KeyboardInterrupt

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from policyloop.core.spec import ArraySpec
 from policyloop.core.step import Arrays
-from policyloop.errors import MissingExtra, VerificationError
+from policyloop.errors import VerificationError
 
-__all__ = ["OnnxBackend"]
+__all__ = ["OnnxBackend", "read_metadata"]
 
 
 class OnnxBackend:
@@ -18,17 +20,7 @@ class OnnxBackend:
     name = "onnxruntime"
 
     def __init__(self, network: bytes, inputs: dict[str, ArraySpec], actions: int) -> None:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise MissingExtra("onnxruntime", "onnx") from None
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises types of its own that share no base
-            raise VerificationError(f"onnxruntime cannot open the network: {error}", "export it again") from error
+        self._session = _open(network)
         found = {node.name: tuple(node.shape) for node in self._session.get_inputs()}
         expected = {name: (1, *spec.shape) for name, spec in inputs.items()}
         shapes = [tuple(node.shape) for node in self._session.get_outputs()]
@@ -46,3 +38,20 @@ class OnnxBackend:
     def close(self) -> None:
         """See `Backend.close`."""
         del self._session
+
+
+def read_metadata(network: bytes) -> dict[str, str]:
+    """Return the metadata of an ONNX file; VerificationError if it is not one."""
+    return dict(_open(network).get_modelmeta().custom_metadata_map)
+
+
+def _open(network: bytes) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises types of its own that share no base
+        raise VerificationError(f"onnxruntime cannot open the network: {error}", "export it again") from error

@@ -13,6 +13,7 @@ from policyloop.core.features import feature_specs, features
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Action, Behaviour, Observation
 from policyloop.runtime.backend import BackendName, open_backend
+from policyloop.runtime.onnx_file import open_onnx
 
 __all__ = ["Exploration", "Policy"]
 
@@ -62,8 +63,13 @@ class Policy:
 
     @classmethod
     def load(cls, path: Path, profile: RobotProfile, backend: BackendName = "auto") -> Policy:
-        """Verify and open the bundle at `path`; see `open_bundle` for what it raises."""
-        return cls(open_bundle(path, profile), profile, backend)
+        """Verify and open the bundle directory at `path`, or a bare `.onnx` file that we exported.
+
+        Raises:
+            PolicyloopError: See `open_bundle` and `open_onnx`.
+        """
+        opened = open_onnx(path, profile) if path.suffix == ".onnx" else open_bundle(path, profile)
+        return cls(opened, profile, backend)
 
     def mean(self, observation: Observation) -> NDArray[np.float32]:
         """Return the network's output for one observation, before tanh, (actions,)."""
