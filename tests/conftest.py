@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+import struct
 from collections.abc import Callable
 from typing import Any
 
 import hypothesis
 import numpy as np
 import pytest
+import simplejpeg
 
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.reward import reward_terms
@@ -105,3 +108,33 @@ def make_step() -> Callable[..., Step]:
     observation unless one is given (None = without).
     """
     return _make_step
+
+
+def _v1_packet(profile: RobotProfile, **changes: Any) -> bytes:
+    specs = profile.observation_specs
+    rng = np.random.default_rng(0)
+    arrays = {
+        "rgb": np.full(specs["rgb"].shape, 90, np.uint8),
+        "depth": rng.uniform(0.5, 5.0, specs["depth"].shape).astype(np.float32),
+        "proprio": np.array([0.1, -0.2, 0.01, -0.02, 9.81, 2.5], np.float32),
+        "action": np.array([0.12, -0.3], np.float32),
+    }
+    arrays |= {name: changes.pop(name) for name in arrays if name in changes}
+    metadata: dict[str, Any] = {"timestamp": 1_700_000_000.5, "episode_step": 0, "reward": 0.25, "done": False}
+    metadata |= {f"{name}_shape": list(array.shape) for name, array in arrays.items()}
+    metadata |= {"rgb_compressed": True, **changes}
+    picture = arrays["rgb"].tobytes()
+    if metadata["rgb_compressed"]:
+        picture = simplejpeg.encode_jpeg(arrays["rgb"], quality=85, colorspace="RGB")
+    text = json.dumps(metadata).encode()
+    numbers = b"".join(arrays[name].astype("<f4").tobytes() for name in ("depth", "proprio", "action"))
+    return struct.pack("<I", len(text)) + text + picture + numbers
+
+
+@pytest.fixture(scope="session")
+def make_v1_packet() -> Callable[..., bytes]:
+    """Return `make_v1_packet(profile, **changes)`: the bytes that a v1 robot would send.
+
+    `rgb`, `depth` (m), `proprio` and `action` replace the arrays, anything else replaces metadata.
+    """
+    return _v1_packet

@@ -22,9 +22,22 @@ __all__ = ["RandomDriver", "ScriptedDriver"]
 _SPEED_SHARES = (0.0, 1 / 3, 2 / 3, 1.0)
 _TURN_SHARES = (0.0, 1 / 12, 1 / 6, 1 / 3, 1 / 2, 3 / 4, 1.0)
 _HORIZON_S, _POSES = 2.4, 8
-_MEMORY_TICKS, _MEMORY_STRIDE = 60, 4
+_MEMORY_TICKS, _MEMORY_CELL_M = 80, 0.08
 _SEEN_WITHIN_M, _REMEMBERED_WITHIN_M = 3.5, 2.5
+_UNSEEN_M, _UNSEEN_TICKS = 1.1, 12
 _FREE_M = 4.0
+
+
+def _unseen_sides() -> NDArray[np.float64]:
+    """Return obstacles left and right of the start, where nobody has looked yet: x m, y m, tick, (n, 3).
+
+    They fade once the rover has left the place.
+    """
+    bearings = np.radians(np.arange(45, 136, 10))
+    sides = np.concatenate([bearings, -bearings])
+    return np.column_stack(
+        [_UNSEEN_M * np.cos(sides), _UNSEEN_M * np.sin(sides), np.full(len(sides), _UNSEEN_TICKS - _MEMORY_TICKS)]
+    )
 
 
 class ScriptedDriver:
@@ -65,7 +78,8 @@ class ScriptedDriver:
     def reset(self) -> None:
         """Forget everything: a new episode begins."""
         self._pose = (0.0, 0.0, 0.0)
-        self._memory: list[NDArray[np.float64]] = []
+        self._tick = 0
+        self._memory = _unseen_sides()
         self._driven = (0.0, 0.0)
 
     def executed(self, command: Command) -> None:
@@ -82,14 +96,14 @@ class ScriptedDriver:
         danger = (
             5.0 * (free < 0.45)
             + 1.5 * np.clip(0.9 - free, 0, 1)
-            + 60.0 * (clearance < 0.27)
+            + 60.0 * (clearance < 0.28)
             + 6.0 * np.clip(0.42 - clearance, 0, 1) / 0.13
         )
         value = (
             2 * self._linear
             - 0.5 * np.abs(self._angular)
             - (danger * discount).mean(axis=1)
-            + 0.5 * np.minimum(free[:, -1], 2.5)
+            + 0.3 * np.minimum(free[:, -1], 2.5)
             - 0.15 * np.abs(self._linear - self._driven[0])
             - 0.10 * np.abs(self._angular - self._driven[1])
         )
@@ -113,17 +127,23 @@ class ScriptedDriver:
         seen = (columns > 0) & (columns < _SEEN_WITHIN_M)
         near = columns[seen]
         stride = max(1, len(columns) // 64)
-        now = np.stack([near + self._camera.mount_forward_m, -near * bearing_tangents(self._camera)[seen]], axis=1)[
-            ::stride
-        ]
+        now = np.stack([near + self._camera.mount_forward_m, -near * bearing_tangents(self._camera)[seen]], axis=1)
+        now = now[::stride]
         x, y, yaw = self._pose
         c, s = math.cos(yaw), math.sin(yaw)
-        self._memory.append(now[::2] @ np.array([[c, s], [-s, c]]) + (x, y))
-        del self._memory[:-_MEMORY_TICKS]
-        past = np.concatenate([*self._memory[-2::-_MEMORY_STRIDE], np.zeros((0, 2))]) - (x, y)
-        past = past @ np.array([[c, -s], [s, c]])
+        past = (self._memory[:, :2] - (x, y)) @ np.array([[c, -s], [s, c]])
         past = past[(np.abs(past) < _REMEMBERED_WITHIN_M).all(axis=1)]
+        self._remember(now @ np.array([[c, s], [-s, c]]) + (x, y))
         return np.concatenate([now, past]).astype(np.float32)
+
+    def _remember(self, points: NDArray[np.float64]) -> None:
+        """Keep one point per cell of the floor, the newest, for a few seconds."""
+        self._tick += 1
+        newest = np.column_stack([points, np.full(len(points), self._tick)])
+        fresh = self._memory[self._memory[:, 2] > self._tick - _MEMORY_TICKS]
+        memory = np.concatenate([newest, fresh])
+        cells = np.rint(memory[:, :2] / _MEMORY_CELL_M).astype(np.int64)
+        self._memory = memory[np.unique(cells[:, 0] * (1 << 20) + cells[:, 1], return_index=True)[1]]
 
     def _clearances(self, obstacles: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return, per arc and pose, the free distance ahead and the distance to the nearest obstacle, m."""

@@ -1,0 +1,325 @@
+"""Checkpoints: nothing is lost, nothing wrong is taken, nothing half is left."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from torch import Tensor
+
+from policyloop.bundle.manifest import open_bundle
+from policyloop.convert.export import export_bundle, probe_features
+from policyloop.core.profile import RobotProfile
+from policyloop.errors import IncompatibleError, PolicyloopError, StorageError, VerificationError
+from policyloop.learn.checkpoint import (
+    Checkpoint,
+    CheckpointState,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from policyloop.learn.feed import FeedState
+from policyloop.learn.networks import ActorCritic, make_network
+from policyloop.learn.ppo import PpoSettings, make_optimizer
+
+
+class Training:
+    """A network, its optimizer and its random state, with a few steps behind them."""
+
+    def __init__(self, profile: RobotProfile, seed: int = 0, steps: int = 3) -> None:
+        torch.manual_seed(seed)
+        self.profile = profile
+        self.network = make_network("mlp", profile)
+        self.optimizer = make_optimizer(self.network, PpoSettings())
+        self.generator = torch.Generator().manual_seed(seed)
+        for _ in range(steps):
+            self.step()
+
+    def step(self) -> None:
+        """Fit random numbers: one step of everything that a checkpoint must bring back."""
+        state = torch.randn((8, self.profile.proprio_size), generator=self.generator)
+        mean, value = self.network.mean_and_value({"proprio": state})
+        loss = (mean - 1).square().mean() + value.square().mean() + self.network.log_std.square().sum()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def save(self, directory: Path, update: int) -> Path:
+        profile = self.profile
+        bundle = export_bundle(
+            self.network,
+            profile,
+            profile.nominal_normalizer,
+            network_name="mlp",
+            version=update + 1,
+            noise_hold_ticks=2,
+            observations=probe_features(profile, 2),
+            training={},
+        )
+        state = CheckpointState(
+            profile=profile,
+            profile_digest=profile.digest,
+            network="mlp",
+            normalizer=profile.nominal_normalizer,
+            version=update + 1,
+            update=update,
+            seed=7,
+            cloned=True,
+            demonstrations_until=42,
+            feed=FeedState(position=17, consumed={"r0/b0": 16}, ledger={"trained": 17}),
+            elapsed_s=12.5,
+            settings={"network": "mlp"},
+        )
+        return save_checkpoint(directory, state, self.network, self.optimizer, self.generator, bundle)
+
+    def tensors(self) -> list[Tensor]:
+        return [tensor.clone() for tensor in self.network.state_dict().values()]
+
+
+@pytest.fixture
+def training(blind: RobotProfile) -> Training:
+    return Training(blind)
+
+
+def contents(directory: Path) -> dict[str, str]:
+    """Return the hash of every file under a directory."""
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_checkpoint_has_its_documented_files(training: Training, tmp_path: Path) -> None:
+    path = training.save(tmp_path, 120)
+    assert path == tmp_path / "000120"
+    assert sorted(contents(path)) == [
+        "bundle/manifest.json",
+        "bundle/policy.onnx",
+        "state.json",
+        "state.safetensors",
+    ]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["000120"]
+
+
+def test_the_bundle_in_a_checkpoint_can_be_driven_with(training: Training, tmp_path: Path) -> None:
+    bundle = open_bundle(training.save(tmp_path, 4) / "bundle", training.profile)
+    assert bundle.manifest.version == 5
+
+
+def test_everything_comes_back(training: Training, tmp_path: Path) -> None:
+    path = training.save(tmp_path, 3)
+    saved = training.tensors()
+    other = Training(training.profile, seed=1, steps=0)
+    checkpoint = load_checkpoint(path)
+    checkpoint.restore(other.network, other.optimizer, other.generator)
+    assert all(torch.equal(a, b) for a, b in zip(saved, other.tensors(), strict=True))
+    for group, restored in zip(training.optimizer.param_groups, other.optimizer.param_groups, strict=True):
+        assert group["lr"] == restored["lr"]
+    state = checkpoint.state
+    assert (state.update, state.version, state.seed, state.cloned, state.demonstrations_until) == (3, 4, 7, True, 42)
+    assert state.feed == FeedState(position=17, consumed={"r0/b0": 16}, ledger={"trained": 17})
+    assert state.elapsed_s == 12.5
+    assert state.profile == training.profile
+    assert state.normalizer == training.profile.nominal_normalizer
+
+
+def test_training_goes_on_bit_for_bit(training: Training, tmp_path: Path) -> None:
+    training.optimizer.param_groups[0]["lr"] = 0.0123456789012345
+    path = training.save(tmp_path, 3)
+    other = Training(training.profile, seed=1, steps=0)
+    load_checkpoint(path).restore(other.network, other.optimizer, other.generator)
+    for _ in range(5):
+        training.step()
+        other.step()
+    assert all(torch.equal(a, b) for a, b in zip(training.tensors(), other.tensors(), strict=True))
+
+
+def test_a_checkpoint_before_the_first_step_of_the_optimizer_can_be_resumed(
+    blind: RobotProfile, tmp_path: Path
+) -> None:
+    fresh, other = Training(blind, steps=0), Training(blind, seed=1, steps=2)
+    load_checkpoint(fresh.save(tmp_path, 0)).restore(other.network, other.optimizer, other.generator)
+    fresh.step()
+    other.step()
+    assert all(torch.equal(a, b) for a, b in zip(fresh.tensors(), other.tensors(), strict=True))
+
+
+def test_saving_an_update_again_replaces_it(training: Training, tmp_path: Path) -> None:
+    training.save(tmp_path, 3)
+    training.step()
+    path = training.save(tmp_path, 3)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["000003"]
+    other = Training(training.profile, seed=1)
+    load_checkpoint(path).restore(other.network, None, None)
+    assert all(torch.equal(a, b) for a, b in zip(training.tensors(), other.tensors(), strict=True))
+
+
+# -- what does not fit ------------------------------------------------------------------------
+
+
+def wider(profile: RobotProfile) -> ActorCritic:
+    action = msgspec.structs.replace(profile.action[0], name="lateral")
+    return make_network("mlp", msgspec.structs.replace(profile, action=(*profile.action, action)))
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        pytest.param(wider, r"log_std has shape \(2,\), expected \(3,\)", id="another size"),
+        pytest.param(
+            lambda profile: torch.nn.ModuleDict({"extra": torch.nn.Linear(3, 4)}),
+            r"extra.weight is missing, expected \(4, 3\)",
+            id="another kind",
+        ),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused_by_its_first_wrong_tensor(
+    training: Training, tmp_path: Path, other: Callable[[RobotProfile], ActorCritic], named: str
+) -> None:
+    checkpoint = load_checkpoint(training.save(tmp_path, 1))
+    network = other(training.profile)
+    before = [tensor.clone() for tensor in network.state_dict().values()]
+    with pytest.raises(IncompatibleError, match=named) as caught:
+        checkpoint.restore(network, None, None)
+    assert caught.value.exit_code == 7
+    assert "'mlp'" in caught.value.message
+    assert "--network" in caught.value.remedy
+    assert all(torch.equal(a, b) for a, b in zip(before, network.state_dict().values(), strict=True))
+
+
+def test_a_network_for_pictures_is_refused_by_a_checkpoint_of_an_mlp(mini: RobotProfile, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(Training(mini, steps=1).save(tmp_path, 1))
+    with pytest.raises(IncompatibleError, match=r"actor\.trunk\.0\.weight is missing") as caught:
+        checkpoint.restore(make_network("spatial", mini), None, None)
+    assert caught.value.exit_code == 7
+
+
+# -- damage -----------------------------------------------------------------------------------
+
+
+def flip(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("position", [0, 20, -1])
+def test_damaged_tensors_are_refused(training: Training, tmp_path: Path, position: int) -> None:
+    path = training.save(tmp_path, 1)
+    flip(path / "state.safetensors", position)
+    with pytest.raises(VerificationError, match="damaged") as caught:
+        load_checkpoint(path)
+    assert caught.value.exit_code == 5
+
+
+def test_truncated_tensors_are_refused(training: Training, tmp_path: Path) -> None:
+    path = training.save(tmp_path, 1)
+    tensors = path / "state.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-100])
+    with pytest.raises(VerificationError, match="damaged"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"{}", b'{"format": "one"}'])
+def test_a_damaged_description_is_refused(training: Training, tmp_path: Path, text: bytes) -> None:
+    path = training.save(tmp_path, 1)
+    (path / "state.json").write_bytes(text)
+    with pytest.raises(VerificationError, match="damaged") as caught:
+        load_checkpoint(path)
+    assert caught.value.exit_code == 5
+
+
+def test_a_newer_format_is_refused(training: Training, tmp_path: Path) -> None:
+    path = training.save(tmp_path, 1)
+    about = path / "state.json"
+    about.write_text(about.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(IncompatibleError, match="format 2") as caught:
+        load_checkpoint(path)
+    assert caught.value.exit_code == 7
+    assert caught.value.remedy == "upgrade policyloop"
+
+
+def test_no_checkpoint_is_said_with_an_example(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="no checkpoint at") as caught:
+        load_checkpoint(tmp_path / "000001")
+    assert caught.value.exit_code == 1
+    assert "checkpoints/000010" in caught.value.remedy
+
+
+def update_of(checkpoint: Checkpoint | None) -> int | None:
+    return None if checkpoint is None else checkpoint.state.update
+
+
+def test_the_newest_checkpoint_that_is_whole_is_taken(training: Training, tmp_path: Path) -> None:
+    assert latest_checkpoint(tmp_path) is None
+    for update in (0, 5, 10):
+        training.save(tmp_path, update)
+    assert update_of(latest_checkpoint(tmp_path)) == 10
+    flip(tmp_path / "000010" / "state.safetensors", -1)
+    assert update_of(latest_checkpoint(tmp_path)) == 5
+    (tmp_path / "000005" / "state.json").unlink()
+    assert update_of(latest_checkpoint(tmp_path)) == 0
+    flip(tmp_path / "000000" / "state.safetensors", 8)
+    assert latest_checkpoint(tmp_path) is None
+
+
+def test_a_write_that_was_interrupted_is_no_checkpoint(training: Training, tmp_path: Path) -> None:
+    training.save(tmp_path, 5)
+    training.save(tmp_path / "elsewhere", 10).rename(tmp_path / ".000010.new")
+    assert update_of(latest_checkpoint(tmp_path)) == 5
+    training.save(tmp_path, 10)
+    assert update_of(latest_checkpoint(tmp_path)) == 10
+    assert not (tmp_path / ".000010.new").exists()
+
+
+# -- no space ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def files_no_larger_than(limit: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def refused(training: Training, directory: Path, update: int) -> PolicyloopError:
+    """Save where no file can grow beyond 64 KiB; returns the error."""
+    with files_no_larger_than(1 << 16), pytest.raises(StorageError) as caught:
+        training.save(directory, update)
+    return caught.value
+
+
+def test_a_full_disk_leaves_older_checkpoints_and_nothing_half(training: Training, tmp_path: Path) -> None:
+    training.save(tmp_path, 5)
+    before = contents(tmp_path)
+    training.step()
+    error = refused(training, tmp_path, 10)
+    assert "000010" in error.message
+    assert "older checkpoints are untouched" in error.remedy
+    assert contents(tmp_path) == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["000005"]
+    assert update_of(latest_checkpoint(tmp_path)) == 5
+
+
+def test_a_full_disk_does_not_spoil_the_checkpoint_that_was_to_be_replaced(training: Training, tmp_path: Path) -> None:
+    training.save(tmp_path, 5)
+    before = contents(tmp_path)
+    training.step()
+    refused(training, tmp_path, 5)
+    assert contents(tmp_path) == before
+
+
+def test_saving_succeeds_once_there_is_space_again(training: Training, tmp_path: Path) -> None:
+    refused(training, tmp_path, 5)
+    training.save(tmp_path, 5)
+    assert update_of(latest_checkpoint(tmp_path)) == 5

@@ -1,0 +1,64 @@
+"""Where training's numbers go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from policyloop.learn.metrics import Metrics
+
+
+def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(directory))
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_numbers_appear_under_the_documents_tags_and_under_everybodys(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "run")
+    metrics.write(100, {"episode_score": 1.5, "policy_loss": -0.25, "value_loss": 2.0, "entropy": 0.5})
+    metrics.write(200, {"episode_score": 2.5})
+    metrics.close()
+    assert scalars(tmp_path / "run") == {
+        "train/episode_reward": [(100, 1.5), (200, 2.5)],
+        "charts/episodic_return": [(100, 1.5), (200, 2.5)],
+        "train/policy_loss": [(100, -0.25)],
+        "losses/policy_loss": [(100, -0.25)],
+        "train/value_loss": [(100, 2.0)],
+        "losses/value_loss": [(100, 2.0)],
+        "train/entropy": [(100, 0.5)],
+        "losses/entropy": [(100, 0.5)],
+    }
+
+
+def test_a_name_with_a_folder_is_a_tag_of_its_own(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.write(1, {"reward/forward": 3.0, "update_s": 1.0})
+    metrics.close()
+    assert scalars(tmp_path) == {"reward/forward": [(1, 3.0)]}
+
+
+def test_numbers_can_be_read_while_training_goes_on(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    try:
+        metrics.write(1, {"entropy": 0.5})
+        assert scalars(tmp_path)["train/entropy"] == [(1, 0.5)]
+        assert len((tmp_path / "progress.jsonl").read_bytes().splitlines()) == 1
+    finally:
+        metrics.close()
+
+
+def test_every_update_is_one_json_line(tmp_path: Path) -> None:
+    for round_ in range(2):  # the second as after a restart
+        metrics = Metrics(tmp_path)
+        metrics.write(10 * round_, {"entropy": 0.5}, update=round_, ledger={"trained": 10 * round_})
+        metrics.close()
+    lines = [msgspec.json.decode(line) for line in (tmp_path / "progress.jsonl").read_bytes().splitlines()]
+    assert [line["update"] for line in lines] == [0, 1]
+    assert lines[1]["step"] == 10
+    assert lines[1]["entropy"] == 0.5
+    assert lines[1]["ledger"] == {"trained": 10}
+    assert lines[1]["wall_clock_s"] == pytest.approx(lines[0]["wall_clock_s"], abs=60)

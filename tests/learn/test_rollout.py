@@ -1,0 +1,149 @@
+"""Advantages on paper, against another library, and trace by trace."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from policyloop.core.profile import RobotProfile
+from policyloop.learn.networks import make_network
+from policyloop.learn.rollout import Rollout, Trace, generalized_advantages
+
+REWARD = np.array([1.0, 2.0, 3.0], np.float32)
+VALUE = np.array([0.5, 0.6, 0.7], np.float32)
+
+
+def test_advantages_of_a_terminated_trace_by_hand() -> None:
+    # deltas 1 + .9*.6 - .5 = 1.04, 2 + .9*.7 - .6 = 2.03, 3 + 0 - .7 = 2.3; each carries .72 of the next
+    advantages = generalized_advantages(REWARD, VALUE, 0.0, gamma=0.9, lam=0.8)
+    assert advantages.tolist() == pytest.approx([3.69392, 3.686, 2.3], rel=1e-6)
+
+
+def test_advantages_of_a_trace_that_goes_on_by_hand() -> None:
+    # the last delta becomes 3 + .9*.8 - .7 = 3.02
+    advantages = generalized_advantages(REWARD, VALUE, 0.8, gamma=0.9, lam=0.8)
+    assert advantages.tolist() == pytest.approx([4.067168, 4.2044, 3.02], rel=1e-6)
+
+
+def test_lambda_one_gives_the_discounted_return_less_the_value() -> None:
+    # returns 1 + .9*2 + .81*3 + .729*.8 = 5.8132, 2 + .9*3 + .81*.8 = 5.348, 3 + .9*.8 = 3.72
+    advantages = generalized_advantages(REWARD, VALUE, 0.8, gamma=0.9, lam=1.0)
+    assert advantages.tolist() == pytest.approx([5.8132 - 0.5, 5.348 - 0.6, 3.72 - 0.7], rel=1e-6)
+
+
+def test_lambda_zero_gives_the_one_step_temporal_difference() -> None:
+    advantages = generalized_advantages(REWARD, VALUE, 0.8, gamma=0.9, lam=0.0)
+    assert advantages.tolist() == pytest.approx([1.04, 2.03, 3.02], rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_advantages_equal_those_of_stable_baselines3(seed: int) -> None:
+    """One trace per episode here; there one buffer with flags, and truncation as a bonus in the reward."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        buffers = pytest.importorskip(
+            "stable_baselines3.common.buffers", reason="stable_baselines3 is missing: advantages are NOT compared"
+        )
+        spaces = pytest.importorskip("gymnasium.spaces")
+    rng = np.random.default_rng(seed)
+    steps, robots, gamma, lam = 64, 3, 0.97, 0.9
+    reward = rng.normal(size=(steps, robots)).astype(np.float32)
+    value = rng.normal(size=(steps + 1, robots)).astype(np.float32)
+    final = rng.normal(size=(steps, robots)).astype(np.float32)
+    terminated = rng.random((steps, robots)) < 0.05
+    truncated = ~terminated & (rng.random((steps, robots)) < 0.05)
+    done = terminated | truncated
+    assert terminated.any()
+    assert truncated.any()
+    box = spaces.Box(-1, 1, (1,))
+    buffer = buffers.RolloutBuffer(steps, box, box, "cpu", gae_lambda=lam, gamma=gamma, n_envs=robots)
+    begins = np.vstack([np.ones((1, robots), bool), done[:-1]])
+    zero = np.zeros((robots, 1), np.float32)
+    for t in range(steps):
+        buffer.add(
+            zero,
+            zero,
+            reward[t] + gamma * final[t] * truncated[t],
+            begins[t],
+            torch.from_numpy(value[t]),
+            torch.zeros(robots),
+        )
+    buffer.compute_returns_and_advantage(torch.from_numpy(value[steps]), done[-1])
+    ours = np.zeros_like(reward)
+    for robot in range(robots):
+        ends = [*np.flatnonzero(done[:, robot]), steps - 1]
+        start = 0
+        for end in dict.fromkeys(int(e) for e in ends):
+            rows = slice(start, end + 1)
+            follows = value[steps, robot] if not done[end, robot] else final[end, robot] * truncated[end, robot]
+            ours[rows, robot] = generalized_advantages(
+                reward[rows, robot], value[:steps][rows, robot], float(follows), gamma=gamma, lam=lam
+            )
+            start = end + 1
+    assert np.abs(ours - buffer.advantages).max() < 1e-5
+
+
+def trace(profile: RobotProfile, length: int, seed: int, *, terminated: bool) -> Trace:
+    rng = np.random.default_rng(seed)
+
+    def numbers(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    return Trace(
+        features={"proprio": numbers(length + 1, profile.proprio_size)},
+        sample=numbers(length, 2),
+        log_prob=numbers(length),
+        mean=numbers(length, 2),
+        log_std=numbers(length, 2),
+        reward=numbers(length),
+        terminated=terminated,
+    )
+
+
+def test_a_rollout_values_each_trace_by_itself(blind: RobotProfile) -> None:
+    torch.manual_seed(0)
+    network = make_network("mlp", blind)
+    traces = [trace(blind, 4, 1, terminated=True), trace(blind, 6, 2, terminated=False)]
+    rollout = Rollout.build(traces, network, gamma=0.9, lam=0.8, reward_scale=0.5, device=torch.device("cpu"))
+    assert len(rollout) == 10
+    expected = []
+    for entry in traces:
+        with torch.no_grad():
+            value = network.value({"proprio": torch.from_numpy(entry.features["proprio"])}).numpy()
+        last = 0.0 if entry.terminated else float(value[-1])
+        expected.append(generalized_advantages(0.5 * entry.reward, value[:-1], last, gamma=0.9, lam=0.8))
+    assert rollout.advantage.numpy() == pytest.approx(np.concatenate(expected), abs=1e-6)
+    with torch.no_grad():
+        now = network.value(rollout.features)
+    assert torch.allclose(rollout.value_target, rollout.advantage + now, atol=1e-6)
+
+
+def test_a_rollout_learns_from_steps_but_not_from_the_states_behind_them(blind: RobotProfile) -> None:
+    traces = [trace(blind, 3, 1, terminated=True), trace(blind, 2, 2, terminated=False)]
+    rollout = Rollout.build(
+        traces, make_network("mlp", blind), gamma=0.9, lam=0.8, reward_scale=1.0, device=torch.device("cpu")
+    )
+    seen = np.concatenate([entry.features["proprio"][:-1] for entry in traces])
+    assert np.array_equal(rollout.features["proprio"].numpy(), seen)
+    for name in ("sample", "log_prob", "mean", "log_std"):
+        joined = np.concatenate([getattr(entry, name) for entry in traces])
+        assert np.array_equal(getattr(rollout, name).numpy(), joined)
+
+
+def test_rows_picks_the_same_rows_everywhere(blind: RobotProfile) -> None:
+    rollout = Rollout.build(
+        [trace(blind, 5, 3, terminated=False)],
+        make_network("mlp", blind),
+        gamma=0.9,
+        lam=0.8,
+        reward_scale=1.0,
+        device=torch.device("cpu"),
+    )
+    some = rollout.rows(torch.tensor([4, 1]))
+    assert len(some) == 2
+    for name in ("sample", "log_prob", "mean", "log_std", "advantage", "value_target"):
+        assert torch.equal(getattr(some, name), getattr(rollout, name)[[4, 1]])
+    assert torch.equal(some.features["proprio"], rollout.features["proprio"][[4, 1]])

@@ -1,0 +1,128 @@
+"""Journals, gateways and uplinks that are closed in the right order whatever happens."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from policyloop.core.profile import RobotProfile
+from policyloop.link.gateway import Gateway
+from policyloop.link.journal import Journal
+from policyloop.link.uplink import Uplink, UplinkSettings
+
+QUICK = UplinkSettings(resend_after_s=0.1, sync_every_s=0.1)
+
+
+class House:
+    """Both ends of the link under one roof."""
+
+    def __init__(self, directory: Path, profile: RobotProfile) -> None:
+        self.directory = directory
+        self.profile = profile
+        self._closers: list[Callable[[], None]] = []
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._next_port = 10_000 + os.getpid() * 97 % 18_000
+
+    def journal(
+        self, name: str = "journal", kind: type[Journal] = Journal, profile: RobotProfile | None = None
+    ) -> Journal:
+        """Open a journal for writing."""
+        journal = kind(self.directory / name, profile or self.profile, writable=True)
+        self._closers.append(journal.close)
+        return journal
+
+    def gateway(
+        self, journal: Journal, address: str = "tcp://127.0.0.1:*", v1_address: str | None = None, *, start: bool = True
+    ) -> Gateway:
+        """Run a gateway with the journal's profile."""
+        gateway = Gateway(journal, journal.profile, address, v1_address)
+        self._closers.append(gateway.close)
+        if start:
+            gateway.start()
+        return gateway
+
+    def uplink(
+        self,
+        address: str,
+        robot: str = "r0",
+        profile: RobotProfile | None = None,
+        settings: UplinkSettings = QUICK,
+    ) -> Uplink:
+        """Run a robot's end; its spool is named after the robot."""
+        spool = self.directory / f"spool-{robot}"
+        uplink = Uplink(address, profile or self.profile, robot, spool, settings, context=self._context)
+        self._closers.append(uplink.close)
+        return uplink
+
+    def socket(self, kind: int, address: str, context: zmq.Context[Any] | None = None) -> zmq.Socket[bytes]:
+        """Connect a bare socket."""
+        bare: zmq.Socket[bytes] = (context or self._context).socket(kind)
+        bare.setsockopt(zmq.LINGER, 0)
+        self._closers.append(bare.close)
+        bare.connect(address)
+        return bare
+
+    def lasting_address(self) -> str:
+        """Return a free address to which a restarted gateway can come back.
+
+        It lies below the range from which the system takes ports for connections: while nobody
+        listens there, nobody else is given the port.
+        """
+        while True:
+            self._next_port += 1
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", self._next_port))
+                except OSError:
+                    continue
+            return f"tcp://127.0.0.1:{self._next_port}"
+
+    def until(self, condition: Callable[[], Any], *uplinks: Uplink, timeout_s: float = 15.0) -> None:
+        """Pump the uplinks until `condition` holds; AssertionError if it does not in time."""
+        deadline_s = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline_s, "it never happened"
+            for uplink in uplinks:
+                uplink.pump(0.002)
+            if not uplinks:
+                time.sleep(0.002)
+
+    def close(self) -> None:
+        """Close everything, newest first."""
+        while self._closers:
+            self._closers.pop()()
+        self._context.term()
+
+
+@pytest.fixture
+def house(tmp_path: Path, mini: RobotProfile) -> Iterator[House]:
+    """Return what opens journals, gateways and uplinks, and closes them."""
+    house = House(tmp_path, mini)
+    yield house
+    house.close()
+
+
+@pytest.fixture
+def full_disk() -> Callable[[int], Any]:
+    """Return a context in which no file may grow beyond some size."""
+
+    @contextmanager
+    def limit(size_bytes: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limit

@@ -1,0 +1,229 @@
+import json
+
+import msgspec
+import numpy as np
+import pytest
+
+from policyloop.core.step import Behaviour
+from policyloop.errors import IncompatibleError, StorageError, WireError
+from policyloop.link.journal import Journal
+from policyloop.link.segment_log import SegmentLog
+from policyloop.wire.codec import encode, encode_step, join_frames
+from policyloop.wire.messages import PROTOCOL, Hello
+
+
+@pytest.fixture
+def journal(house):
+    return house.journal()
+
+
+def reopen(directory, profile=None):
+    return Journal(directory / "journal", profile)
+
+
+@pytest.fixture
+def other(mini):
+    return msgspec.structs.replace(mini, rates=msgspec.structs.replace(mini.rates, control_hz=20.0))
+
+
+# Writing and reading
+
+
+def test_steps_come_back_as_they_were(tmp_path, mini, make_step, journal):
+    steps = [make_step(mini, i, terminated=i == 2) for i in range(3)]
+    assert [journal.append(encode_step(step, mini)) for step in steps] == [0, 1, 2]
+    assert journal.next == 3
+    reader = reopen(tmp_path, mini)
+    for i, step in enumerate(steps):
+        copy = reader.read(i)
+        assert copy.record == reader.header(i) == step.record
+        for name, array in step.observation.items():
+            np.testing.assert_array_equal(copy.observation[name], array)
+        assert (copy.final_observation is None) == (i != 2)
+    np.testing.assert_array_equal(reader.read(2).final_observation["depth"], steps[2].final_observation["depth"])
+    assert list(reader.headers()) == [step.record for step in steps]
+    reader.close()
+
+
+def test_a_reader_needs_no_profile(tmp_path, mini, make_step, journal):
+    journal.append(encode_step(make_step(mini), mini))
+    reader = reopen(tmp_path)
+    assert reader.profile == mini
+    assert reader.profile.digest == mini.digest
+    assert reader.read(0).record.profile_digest == mini.digest
+    reader.close()
+
+
+def test_a_reader_sees_new_steps_after_refresh(tmp_path, mini, make_step, journal):
+    reader = reopen(tmp_path, mini)
+    assert reader.next == 0
+    journal.append(encode_step(make_step(mini), mini))
+    journal.sync()
+    reader.refresh()
+    assert (reader.next, reader.header(0).sequence) == (1, 0)
+    reader.close()
+
+
+def test_a_reopened_journal_goes_on_behind_the_last_step(house, mini, make_step, journal):
+    journal.append(encode_step(make_step(mini, 0), mini))
+    journal.close()
+    again = house.journal()
+    assert again.append(encode_step(make_step(mini, 1), mini)) == 1
+    assert [record.sequence for record in again.headers()] == [0, 1]
+
+
+def test_another_weighting_of_the_reward_is_still_the_same_journal(tmp_path, mini, make_step, journal):
+    journal.append(encode_step(make_step(mini), mini))
+    reweighted = msgspec.structs.replace(mini, reward={"forward": 1.0})
+    reader = reopen(tmp_path, reweighted)
+    assert reader.profile.reward == {"forward": 1.0}
+    assert reader.read(0).record.sequence == 0
+    reader.close()
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("writable", [False, True])
+def test_a_journal_of_another_profile_is_refused(tmp_path, mini, other, make_step, journal, writable):
+    journal.append(encode_step(make_step(mini), mini))
+    journal.close()
+    with pytest.raises(IncompatibleError, match="belongs to profile 'rover-mini'") as caught:
+        Journal(tmp_path / "journal", other, writable=writable)
+    assert caught.value.exit_code == 7
+    assert mini.digest[:12] in caught.value.message and other.digest[:12] in caught.value.message
+
+
+def test_a_refused_writer_leaves_the_journal_free(house, other, journal):
+    journal.close()
+    with pytest.raises(IncompatibleError):
+        house.journal(profile=other)
+    assert house.journal().next == 0
+
+
+def test_a_journal_that_is_not_there_is_named(tmp_path, mini):
+    for profile in (mini, None):
+        with pytest.raises(StorageError, match="no journal at"):
+            Journal(tmp_path / "nowhere", profile)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_new_journal_needs_a_profile(tmp_path):
+    with pytest.raises(StorageError, match="no journal at"):
+        Journal(tmp_path / "new", writable=True)
+
+
+def test_a_second_writer_is_refused(house, journal):
+    with pytest.raises(StorageError, match="being written by another process"):
+        house.journal()
+
+
+def test_a_journal_of_a_newer_format_is_refused(tmp_path, journal):
+    path = tmp_path / "journal" / "journal.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    with pytest.raises(IncompatibleError, match="format 2") as caught:
+        reopen(tmp_path)
+    assert "upgrade" in caught.value.remedy
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "one"}', '{"format": 1}'])
+def test_a_journal_whose_description_is_broken_is_refused(tmp_path, journal, text):
+    (tmp_path / "journal" / "journal.json").write_text(text)
+    with pytest.raises(IncompatibleError, match=r"journal\.json"):
+        reopen(tmp_path)
+
+
+@pytest.mark.xfail(
+    strict=True, raises=UnicodeDecodeError, reason="UnicodeDecodeError escapes for text that is not UTF-8"
+)
+def test_a_journal_whose_description_is_no_text_is_refused(tmp_path, journal):
+    path = tmp_path / "journal" / "journal.json"
+    path.write_bytes(path.read_bytes().replace(b"rover-mini", b"rover\xffmini"))
+    with pytest.raises(IncompatibleError):
+        reopen(tmp_path)
+
+
+@pytest.mark.xfail(strict=True, raises=OSError, reason="OSError escapes when journal.json cannot be written")
+def test_a_journal_that_cannot_be_begun_is_a_storage_error(house, full_disk):
+    with full_disk(0), pytest.raises(StorageError):
+        house.journal("new")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [b"\0", b"no frames", join_frames([]), join_frames([b"\xc1"])],
+    ids=["one byte", "garbage", "no header", "bad header"],
+)
+def test_a_record_that_is_no_step_is_a_wire_error(tmp_path, journal, record):
+    journal.close()
+    log = SegmentLog(tmp_path / "journal", writable=True)
+    log.append(record)
+    log.close()
+    reader = reopen(tmp_path)
+    for read in (reader.header, reader.read):
+        with pytest.raises(WireError):
+            read(0)
+    reader.close()
+
+
+def test_a_greeting_is_no_step(journal, mini):
+    journal.append([encode(Hello(protocol=PROTOCOL, robot="r", boot="b", profile_digest=mini.digest))])
+    with pytest.raises(WireError, match="journal record 0 is not a step"):
+        journal.header(0)
+
+
+# What is in it
+
+
+def test_an_empty_journal_sums_up_to_nothing(journal, mini):
+    summary = journal.summary()
+    assert (summary.steps, summary.episodes, summary.reward_mean, summary.bytes_per_step) == (0, 0, 0.0, 0.0)
+    assert (summary.profile, summary.profile_digest) == ("rover-mini", mini.digest)
+    assert (summary.robots, summary.sources, summary.policy_versions) == ({}, {}, {})
+    assert journal.last_sequences() == {}
+
+
+def test_the_summary_counts(journal, mini, make_step):
+    def behaviour(version: int) -> Behaviour:
+        old = make_step(mini).record.action.behaviour
+        return msgspec.structs.replace(old, policy_version=version)
+
+    def policy(sequence: int, version: int, **changes):
+        step = make_step(mini, sequence)
+        action = msgspec.structs.replace(step.record.action, behaviour=behaviour(version))
+        return make_step(mini, sequence, action=action, **changes)
+
+    steps = [
+        policy(0, 2, reward_terms={"forward": 1.0, "time": -0.5}),
+        policy(1, 10, reward_terms={"forward": 2.0}, terminated=True),
+        policy(2, 10, episode=1, reward_terms={}, gap=True),
+        make_step(mini, 3, 1, source="human", intervention="start", reward_terms={"forward": -1.0}),
+        make_step(mini, 4, 1, source="human", intervention="hold", reward_terms={}, truncated=True),
+        make_step(mini, 0, boot="b1", source="scripted", reward_terms={}),
+        make_step(mini, 0, robot="r1", source="random", reward_terms={}, gap=True),
+        make_step(mini, 1, robot="r1", source="human", intervention="start", reward_terms={"x": 2.5}, truncated=True),
+    ]
+    for step in steps:
+        journal.append(encode_step(step, mini))
+    summary = journal.summary()
+    assert (summary.steps, summary.episodes) == (8, 4)
+    assert (summary.terminated, summary.truncated, summary.gaps, summary.interventions) == (1, 2, 2, 2)
+    assert summary.robots == {"r0": 6, "r1": 2}
+    assert summary.sources == {"policy": 3, "human": 3, "scripted": 1, "random": 1}
+    assert list(summary.policy_versions.items()) == [("2", 1), ("10", 2)]
+    assert summary.reward_mean == pytest.approx((0.5 + 2.0 - 1.0 + 2.5) / 8)
+    assert summary.bytes == journal.size_bytes > 0
+    assert summary.bytes_per_step == summary.bytes / 8
+
+
+def test_last_sequences_are_kept_for_each_start_of_each_robot(journal, mini, make_step):
+    for robot, boot, sequence in [
+        ("r0", "a", 0),
+        ("r1", "a", 0),
+        ("r0", "a", 1),
+        ("r0", "b", 0),
+        ("r1", "a", 1),
+        ("r1", "a", 7),
+    ]:
+        journal.append(encode_step(make_step(mini, sequence, robot=robot, boot=boot), mini))
+    assert journal.last_sequences() == {("r0", "a"): 1, ("r0", "b"): 0, ("r1", "a"): 7}
