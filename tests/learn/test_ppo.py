@@ -262,6 +262,13 @@ def test_the_exploration_stays_within_its_bounds(network: ActorCritic, blind: Ro
     assert network.log_std.max() <= high
 
 
+def test_the_exploration_stays_below_a_ceiling_that_is_set(network: ActorCritic, blind: RobotProfile) -> None:
+    rollout = on_policy(network, blind, 16)
+    statistics = update(network, rollout, msgspec.structs.replace(ONE_STEP, max_log_std=-1.0))
+    assert network.log_std.tolist() == [-1.0, -1.0]
+    assert statistics["std"] == pytest.approx(math.exp(-1))
+
+
 def test_the_value_loss_is_the_mean_squared_error(network: ActorCritic, blind: RobotProfile) -> None:
     rollout = on_policy(network, blind, 16)
     # the target is value + advantage, so the error of each state is its advantage

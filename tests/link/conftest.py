@@ -101,7 +101,7 @@ class House:
         """Close everything, newest first."""
         while self._closers:
             self._closers.pop()()
-        self._context.term()
+        self._context.destroy(linger=0)
 
 
 @pytest.fixture

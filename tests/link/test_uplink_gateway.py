@@ -174,7 +174,7 @@ def test_a_restart_of_the_gateway_loses_and_repeats_nothing(house, mini, steps):
         steps(uplink, i, i + 1)
         uplink.pump()
         if i in (60, 130, 131, 220):
-            house.until(lambda enough=i - 20: journal.next >= enough, uplink)
+            house.until(lambda journal=journal, enough=i - 20: journal.next >= enough, uplink)
             gateway.close()
             journal.close()
             journal = house.journal()

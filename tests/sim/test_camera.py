@@ -46,6 +46,33 @@ def distance_to_walls(rover: Rover, camera: Camera) -> np.ndarray[Any, Any]:
     return np.minimum(to_x, to_y)
 
 
+class Middle:
+    """Draws one arena from its middle with either caster."""
+
+    def __init__(self, place: Arena) -> None:
+        solids = "".join(_geom(index, solid) for index, solid in enumerate(place.solids))
+        self.place = place
+        self.model = mujoco.MjModel.from_xml_string(
+            f'<mujoco><compiler angle="radian"/><worldbody><geom name="floor" type="plane" size="10 10 .1"/>{solids}'
+            "</worldbody></mujoco>"
+        )
+        self.data = mujoco.MjData(self.model)
+        mujoco.mj_forward(self.model, self.data)
+
+    def picture(self, name: CasterName, camera: Camera) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        caster = make_caster(name, self.place, camera, self.model, self.data)
+        drawer = RgbdCamera(camera, noise=False)
+        position = np.array([0.31, -0.17, 0.18])
+        return drawer.picture(caster, drawer.palette(self.place), position, FORWARD, np.random.default_rng(0))
+
+
+def _geom(index: int, solid: Solid) -> str:
+    x, y, z = solid.position_m
+    sizes = " ".join(f"{size:.6f}" for size in solid.half_size_m)
+    place = f'pos="{x:.6f} {y:.6f} {z:.6f}" euler="0 0 {solid.yaw_rad:.6f}"'
+    return f'<geom name="solid{index}" type="box" size="{sizes}" {place}/>'
+
+
 @pytest.mark.parametrize("caster", BOTH)
 def test_depth_of_bare_walls_by_hand(empty: RobotProfile, caster: CasterName) -> None:
     assert empty.camera is not None
@@ -136,33 +163,6 @@ def test_both_casters_agree_to_a_hair_where_everything_is_flat() -> None:
         differences = np.abs(native.astype(float) - embree)
         assert np.percentile(differences, 99) <= 1.0  # mm: one step of rounding
         assert np.count_nonzero(embree) > embree.size / 2
-
-
-class Middle:
-    """Draws one arena from its middle with either caster."""
-
-    def __init__(self, place: Arena) -> None:
-        solids = "".join(_geom(index, solid) for index, solid in enumerate(place.solids))
-        self.place = place
-        self.model = mujoco.MjModel.from_xml_string(
-            f'<mujoco><compiler angle="radian"/><worldbody><geom name="floor" type="plane" size="10 10 .1"/>{solids}'
-            "</worldbody></mujoco>"
-        )
-        self.data = mujoco.MjData(self.model)
-        mujoco.mj_forward(self.model, self.data)
-
-    def picture(self, name: CasterName, camera: Camera) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        caster = make_caster(name, self.place, camera, self.model, self.data)
-        drawer = RgbdCamera(camera, noise=False)
-        position = np.array([0.31, -0.17, 0.18])
-        return drawer.picture(caster, drawer.palette(self.place), position, FORWARD, np.random.default_rng(0))
-
-
-def _geom(index: int, solid: Solid) -> str:
-    x, y, z = solid.position_m
-    sizes = " ".join(f"{size:.6f}" for size in solid.half_size_m)
-    place = f'pos="{x:.6f} {y:.6f} {z:.6f}" euler="0 0 {solid.yaw_rad:.6f}"'
-    return f'<geom name="solid{index}" type="box" size="{sizes}" {place}/>'
 
 
 def test_noise_follows_the_sensors_model(empty: RobotProfile) -> None:

@@ -23,7 +23,6 @@ def run(
     connect: Annotated[str, typer.Option(help="Gateway address; none = do not stream.")] = "",
     name: Annotated[str, typer.Option(help="Name of this robot; default: the machine's.")] = "",
     seconds: Annotated[float, typer.Option(min=0, help="Stop after so long; 0 = go on.")] = 0.0,
-    hz: Annotated[float, typer.Option(min=0, help="Control rate; 0 = the profile's.")] = 0.0,
     explore: Annotated[bool, typer.Option(help="Let the policy draw its actions.")] = False,
     spool: Annotated[Path | None, typer.Option(help="Directory of the spool; default: a temporary one.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the exploration and the simulated world.")] = 0,
@@ -48,8 +47,6 @@ def run(
     if io != "sim":
         raise UsageError(f"--io {io}", "this version drives simulated robots: use sim")
     loaded = load_profile(profile)
-    if hz:
-        loaded = msgspec.structs.replace(loaded, rates=msgspec.structs.replace(loaded.rates, control_hz=hz))
     stop = stop_on_signals()
     rng = np.random.default_rng(seed)
     slot = PolicySlot(find_policy(policy), loaded, backend)  # type: ignore[arg-type]

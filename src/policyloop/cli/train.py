@@ -91,7 +91,8 @@ def train(
         if receiver is not None:
             receiver.close()
         log.close()
-    typer.echo(f"policy {worker.version} in {store}; steps: " + ", ".join(f"{n} {k}" for k, n in worker.ledger.items()))
+    counts = ", ".join(f"{count} {name}" for name, count in worker.ledger.items())
+    typer.echo(f"policy {worker.version} in {store}" + (f"; steps: {counts}" if counts else ""))
 
 
 class _Console:

@@ -38,9 +38,14 @@ class PpoSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """First updates that fit only the critic, so that a cloned policy is not torn up by noise."""
     learning_rate_floor: float = 0.1
     """Share of the learning rate that is left at the end of the schedule."""
+    max_log_std: float = LOG_STD_BOUNDS[1]
+    """Exploration is kept at or below this; the learner lowers it along the schedule."""
     noise_hold_ticks: int = 2
     """Exploration noise is drawn anew every so many ticks: slower noise moves a real robot further."""
     initial_log_std: float = -0.5
+    final_log_std: float = -0.5
+    """Exploration at the end of the schedule. While it is wide, noise pushes the robot out of every
+    place where the bare policy would wait for ever; only when it narrows does the policy learn to leave."""
     demonstration_weight: float = 0.0
     """Weight of a cloning loss on demonstrations beside PPO's own, at the first update; falls linearly."""
 
@@ -108,7 +113,7 @@ def ppo_update(
                 nn.utils.clip_grad_norm_(group["params"], settings.max_grad_norm)
             optimizer.step()
             with torch.no_grad():
-                network.log_std.clamp_(*LOG_STD_BOUNDS)
+                network.log_std.clamp_(LOG_STD_BOUNDS[0], settings.max_log_std)
     result = {name: sum(numbers) / len(numbers) for name, numbers in history.items()}
     result["entropy"] = entropy(network.log_std.detach()).item()
     result["explained_variance"] = _explained_variance(rollout)

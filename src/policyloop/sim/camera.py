@@ -46,10 +46,6 @@ def _rays(camera: Camera) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     return rays / length[:, None], (1 / length).astype(np.float32)
 
 
-class Hits(Protocol):
-    """Per ray: distance (m), owner (solid index, _FLOOR or _SKY), shade (0..1)."""
-
-
 class Caster(Protocol):
     """Casts the rays of one camera in one arena."""
 

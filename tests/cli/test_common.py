@@ -1,0 +1,137 @@
+"""What holds for every command: help, usage errors, exit codes, and no traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from policyloop import __version__
+from policyloop.cli import app
+
+COMMANDS = [
+    (),
+    ("demo",),
+    ("evaluate",),
+    ("export",),
+    ("gateway",),
+    ("journal",),
+    ("journal", "info"),
+    ("journal", "verify"),
+    ("run",),
+    ("sim",),
+    ("train",),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command) or "policyloop")
+def test_every_command_has_help(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+    assert "--help" in result.output
+
+
+def test_the_module_runs_and_lists_every_command() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "policyloop", "--help"], capture_output=True, text=True, check=True, timeout=60
+    )
+    for command in COMMANDS:
+        if command:
+            assert command[0] in result.stdout
+
+
+def test_the_version_is_printed(policyloop: Callable[..., tuple[int, str, str]]) -> None:
+    assert policyloop("--version") == (0, f"{__version__}\n", "")
+
+
+def test_the_command_line_imports_nothing_heavy_before_it_knows_what_to_do() -> None:
+    heavy = ["torch", "numpy", "zmq", "mujoco", "onnx", "onnxruntime", "tensorboard", "gymnasium"]
+    code = f"import sys, policyloop.cli; print(*set({heavy!r}) & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["evaluate", "scripted", "--speed", "9"], id="an option that does not exist"),
+        pytest.param(["fly"], id="a command that does not exist"),
+        pytest.param(["evaluate"], id="without its argument"),
+        pytest.param(["gateway"], id="without a required option"),
+        pytest.param(["export", "checkpoints/000001"], id="without a required output"),
+        pytest.param(["evaluate", "scripted", "--episodes", "0"], id="too small a number"),
+        pytest.param(["evaluate", "scripted", "--episodes", "many"], id="not a number"),
+        pytest.param(["gateway", "--journal", "j", "--port", "70000"], id="no port"),
+        pytest.param(["demo", "--minutes", "1"], id="too short a demo"),
+        pytest.param(["sim", "--robots", "0"], id="no robots"),
+        pytest.param(["evaluate", "scripted", "--gate", "open"], id="no gate mode of evaluate"),
+        pytest.param(["sim", "--gate", "open"], id="no gate mode of sim"),
+        pytest.param(["run", "--policy", "p", "--io", "thought"], id="no io"),
+    ],
+)
+def test_a_usage_error_exits_with_2(
+    arguments: list[str],
+    policyloop: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = policyloop(*arguments)
+    assert code == 2
+    assert out == ""
+    assert err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "scripted"],
+        ["gateway", "--journal", "journal"],
+        ["sim", "--steps", "1"],
+        ["train", "--offline"],
+        ["run", "--policy", "p"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        pytest.param("submarine", "use one of rover, rover-mini", id="no such name"),
+        pytest.param("missing.toml", "missing.toml does not exist", id="no such file"),
+        pytest.param("broken.toml", "not valid TOML", id="not TOML"),
+        pytest.param("misspelt.toml", "unknown field `nme`", id="a misspelt key"),
+    ],
+)
+def test_a_wrong_profile_exits_with_3(
+    arguments: list[str],
+    profile: str,
+    said: str,
+    policyloop: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.toml").write_text("name = ")
+    Path("misspelt.toml").write_text('nme = "rover"\n')
+    code, out, err = policyloop(*arguments, "--profile", profile)
+    assert code == 3
+    assert out == ""
+    assert said in err
+    assert "Traceback" not in err
+    assert not Path("journal").exists()
+
+
+@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="a profile that is not UTF-8 ends in a traceback")
+def test_a_profile_that_is_not_text_exits_with_3(
+    policyloop: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    path = tmp_path / "latin.toml"
+    path.write_bytes('name = "Müller"'.encode("latin-1"))
+    assert policyloop("evaluate", "scripted", "--profile", path)[0] == 3

@@ -1,0 +1,146 @@
+"""`policyloop evaluate`: what it finds, what it reports, how it ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from policyloop.errors import StorageError
+from policyloop.evaluate import find_policy
+
+Call = Callable[..., tuple[int, str, str]]
+
+QUICK = ("--episodes", 2, "--json")
+
+
+def test_the_report_has_what_others_read(policyloop: Call) -> None:
+    code, out, err = policyloop("evaluate", "scripted", *QUICK)
+    assert code == 0
+    assert err == ""
+    report = json.loads(out)
+    assert {"episodes", "return_mean", "return_ci", "collision_rate", "distance_m", "interventions"} <= set(report)
+    assert report["driver"] == "scripted"
+    assert report["gate"] == "limits"
+    assert report["episodes"] == len(report["returns"]) == 2
+    assert report["return_mean"] == pytest.approx(sum(report["returns"]) / 2)
+    low, high = report["return_ci"]
+    assert min(report["returns"]) <= low <= report["return_mean"] <= high <= max(report["returns"])
+    # the teacher drives: half a minute at up to 0.6 m/s
+    assert report["collision_rate"] == 0
+    assert 10 < report["distance_m"] < 18.5
+    assert 200 < report["return_mean"] < 360
+
+
+def test_equal_arenas_give_equal_reports_and_others_others(policyloop: Call) -> None:
+    first, again, other = (
+        json.loads(policyloop("evaluate", "random", *QUICK, "--arena-seed", seed)[1])
+        for seed in (10_000, 10_000, 10_002)
+    )
+    assert first == again
+    assert first["returns"] != other["returns"]
+
+
+def test_the_gate_can_be_asked_to_act(policyloop: Call) -> None:
+    reports = {
+        gate: json.loads(policyloop("evaluate", "random", *QUICK, "--gate", gate)[1]) for gate in ("full", "limits")
+    }
+    assert reports["full"]["gate"] == "full"
+    assert reports["full"]["interventions"] > 0 == reports["limits"]["interventions"]
+
+
+def test_people_get_a_sentence(policyloop: Call) -> None:
+    code, out, _ = policyloop("evaluate", "random", "--episodes", 2)
+    assert code == 0
+    assert out.startswith("2 arenas from seed 10000, gate limits: return ")
+    assert len(out.splitlines()) == 1
+
+
+@pytest.mark.parametrize("where", [".", "store", "checkpoints/000000", "checkpoints/000000/bundle", "checkpoints"])
+def test_a_policy_is_found_behind_every_kind_of_path(where: str, cloned: Path, policyloop: Call) -> None:
+    code, out, err = policyloop("evaluate", cloned / where, "--episodes", 1, "--json")
+    assert code == 0, err
+    assert json.loads(out)["episodes"] == 1
+
+
+def test_a_missing_path_exits_with_1_and_says_what_to_give(policyloop: Call, tmp_path: Path) -> None:
+    code, out, err = policyloop("evaluate", tmp_path / "nowhere")
+    assert code == 1
+    assert out == ""
+    assert f"no policy at {tmp_path / 'nowhere'}" in err
+    assert "give a bundle, a checkpoint, a store" in err
+    assert "Traceback" not in err
+
+
+def test_a_policy_of_another_profile_exits_with_7(cloned: Path, policyloop: Call) -> None:
+    code, _, err = policyloop("evaluate", cloned / "store", "--profile", "rover", *QUICK)
+    assert code == 7
+    assert "is for profile 'rover-mini'" in err
+
+
+def test_a_damaged_policy_exits_with_5(cloned: Path, policyloop: Call, tmp_path: Path) -> None:
+    bundle = shutil.copytree(cloned / "checkpoints" / "000000" / "bundle", tmp_path / "bundle")
+    network = bundle / "policy.onnx"
+    network.write_bytes(network.read_bytes()[:-1] + b"\x00\x00")
+    code, _, err = policyloop("evaluate", bundle, *QUICK)
+    assert code == 5
+    assert "policy.onnx" in err
+
+
+@pytest.mark.xfail(strict=True, reason="a manifest that is no JSON ends in a traceback")
+@pytest.mark.parametrize("text", ["", "{}"])
+def test_a_damaged_manifest_exits_with_5(text: str, cloned: Path, policyloop: Call, tmp_path: Path) -> None:
+    bundle = shutil.copytree(cloned / "checkpoints" / "000000" / "bundle", tmp_path / "bundle")
+    (bundle / "manifest.json").write_text(text)
+    assert policyloop("evaluate", bundle, *QUICK)[0] == 5
+
+
+def test_ctrl_c_exits_with_130(
+    spawn: Callable[..., subprocess.Popen[str]],
+    until: Callable[..., None],
+    handles_sigterm: Callable[[int], bool],
+) -> None:
+    child = spawn("evaluate", "scripted", "--episodes", 10_000)
+    until(lambda: handles_sigterm(child.pid))
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "Traceback" not in err
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def test_the_best_policy_of_a_demo_comes_before_its_store(tmp_path: Path) -> None:
+    for name in ("store/versions/000001-a", "checkpoints/000000/bundle", "best"):
+        touch(tmp_path / name / "manifest.json")
+    assert find_policy(tmp_path) == tmp_path / "best"
+    shutil.rmtree(tmp_path / "best")
+    assert find_policy(tmp_path) == tmp_path / "store"
+    shutil.rmtree(tmp_path / "store")
+    assert find_policy(tmp_path) == tmp_path / "checkpoints" / "000000" / "bundle"
+
+
+def test_the_newest_checkpoint_is_taken(tmp_path: Path) -> None:
+    for name in ("000000", "000010", "000005"):
+        touch(tmp_path / name / "bundle" / "manifest.json")
+    assert find_policy(tmp_path) == tmp_path / "000010" / "bundle"
+
+
+def test_a_network_file_is_taken_as_it_is(tmp_path: Path) -> None:
+    assert find_policy(touch(tmp_path / "policy.onnx")) == tmp_path / "policy.onnx"
+
+
+@pytest.mark.xfail(strict=True, raises=IndexError, reason="a folder for checkpoints without any is not looked into")
+def test_a_folder_without_checkpoints_holds_no_policy(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(StorageError, match="no policy at"):
+        find_policy(tmp_path)

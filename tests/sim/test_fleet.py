@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from policyloop.bundle.manifest import Manifest
+from policyloop.bundle.store import Store
+from policyloop.convert.export import export_bundle, probe_features
+from policyloop.core.profile import EpisodeRules, RobotProfile
+from policyloop.core.step import Step
+from policyloop.learn.networks import make_network
+from policyloop.link.gateway import Gateway
+from policyloop.link.journal import Journal
+from policyloop.sim.fleet import Fleet, FleetSettings
+
+
+@pytest.fixture
+def short(mini: RobotProfile) -> RobotProfile:
+    """Episodes of ten steps, in which nobody gets far enough to collide."""
+    return msgspec.structs.replace(mini, episode=EpisodeRules(max_steps=10))
+
+
+def make_bundle(profile: RobotProfile, version: int) -> tuple[Manifest, bytes]:
+    torch.manual_seed(version)
+    return export_bundle(
+        make_network("spatial", profile),
+        profile,
+        profile.nominal_normalizer,
+        network_name="spatial",
+        version=version,
+        noise_hold_ticks=2,
+        observations=probe_features(profile, 1),
+        training={},
+    )
+
+
+def run(profile: RobotProfile, settings: FleetSettings, spools: Path, steps: int) -> list[Step]:
+    emitted: list[Step] = []
+    fleet = Fleet(profile, settings, spools, emitted.append)
+    fleet.run(threading.Event(), steps=steps)
+    assert fleet.steps == steps
+    assert fleet.close()
+    return emitted
+
+
+def test_a_fleet_without_streaming_runs_and_counts(short: RobotProfile, tmp_path: Path) -> None:
+    emitted: list[Step] = []
+    fleet = Fleet(short, FleetSettings(driver="random", robots=3), tmp_path / "spools", emitted.append)
+    fleet.run(threading.Event(), steps=66)
+    assert fleet.steps == 66
+    # 22 ticks each: two episodes of ten, one step of the third, and one that waits for its outcome
+    assert [episode.steps for episode in fleet.episodes] == [10] * 6
+    assert Counter(step.record.robot for step in emitted) == {"sim-0": 21, "sim-1": 21, "sim-2": 21}
+    assert fleet.policy_version == 0
+    assert fleet.close()
+    assert not (tmp_path / "spools").exists()
+
+
+def test_the_robots_of_a_fleet_live_different_lives(short: RobotProfile, tmp_path: Path) -> None:
+    emitted = run(short, FleetSettings(driver="scripted", robots=2), tmp_path, 20)
+    first = {step.record.robot: step.observation["depth"].tobytes() for step in reversed(emitted)}
+    assert len(first) == 2
+    assert len(set(first.values())) == 2
+
+
+@pytest.mark.parametrize("driver", ["scripted", "random"])
+def test_equal_seeds_give_equal_fleets_and_another_seed_another(
+    short: RobotProfile, tmp_path: Path, driver: str
+) -> None:
+    def life(seed: int) -> list[tuple[object, ...]]:
+        steps = run(short, FleetSettings(driver=driver, robots=2, seed=seed), tmp_path, 30)
+        return [
+            (step.record.action, step.record.command, step.record.reward, step.observation["depth"].tobytes())
+            for step in steps
+        ]
+
+    assert life(1) == life(1) != life(2)
+
+
+def test_a_teacher_is_disturbed_only_if_asked(short: RobotProfile, tmp_path: Path) -> None:
+    for disturb in (True, False):
+        emitted = run(short, FleetSettings(driver="scripted", disturb=disturb), tmp_path, 40)
+        disturbed = ["disturbed" in step.record.command.reasons for step in emitted]
+        assert any(disturbed) == disturb
+        assert {step.record.action.source for step in emitted} == {"scripted"}
+
+
+def test_a_fleet_drives_with_the_policy_of_a_store_and_follows_it(short: RobotProfile, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.activate(store.add(*make_bundle(short, 1)))
+    emitted: list[Step] = []
+    fleet = Fleet(short, FleetSettings(driver=str(store.directory), robots=2), tmp_path / "spools", emitted.append)
+    fleet.run(threading.Event(), steps=8)
+    assert fleet.policy_version == 1
+    store.activate(store.add(*make_bundle(short, 2)))
+    fleet.run(threading.Event(), steps=20)
+    assert fleet.policy_version == 2
+    behaviours = [step.record.action.behaviour for step in emitted if step.record.robot == "sim-0"]
+    assert [behaviour.policy_version for behaviour in behaviours if behaviour] == [1] * 4 + [2] * 5
+    assert fleet.close()
+
+
+def test_a_policy_explores_only_if_asked(short: RobotProfile, tmp_path: Path) -> None:
+    bundle = Store(tmp_path / "store").add(*make_bundle(short, 1))
+    for explore in (True, False):
+        emitted = run(short, FleetSettings(driver=str(bundle), explore=explore), tmp_path / "spools", 10)
+        behaviours = [step.record.action.behaviour for step in emitted]
+        assert [behaviour.sample != behaviour.mean for behaviour in behaviours if behaviour] == [explore] * 9
+
+
+def test_a_fleet_stops_when_it_is_told_to(short: RobotProfile, tmp_path: Path) -> None:
+    stop = threading.Event()
+    fleet = Fleet(short, FleetSettings(driver="random"), tmp_path)
+    fleet.run(stop, report=lambda fleet: stop.set() if fleet.steps == 5 else None)
+    assert fleet.steps == 5
+    fleet.close()
+
+
+def test_every_step_of_a_streaming_fleet_is_in_the_journal_when_it_closes(short: RobotProfile, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal", short, writable=True)
+    gateway = Gateway(journal, short, "tcp://127.0.0.1:0")
+    gateway.start()
+    settings = FleetSettings(driver="scripted", robots=2, connect=gateway.address, name="rover")
+    fleet = Fleet(short, settings, tmp_path / "spools")
+    fleet.run(threading.Event(), steps=60)
+    assert fleet.close(drain_s=20)
+    gateway.close()
+    sequences: dict[str, list[int]] = {}
+    for record in journal.headers():
+        sequences.setdefault(record.robot, []).append(record.sequence)
+    journal.close()
+    assert sequences == {"rover-0": list(range(29)), "rover-1": list(range(29))}
