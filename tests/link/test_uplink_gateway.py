@@ -45,6 +45,14 @@ def hello(profile: RobotProfile, boot: str = "b0", **changes: Any) -> list[bytes
     return [encode(Hello(**fields))]
 
 
+def greeted(house: Any, gateway: Gateway) -> Bare:
+    """Return a bare socket that has introduced itself as a robot."""
+    bare = house.socket(zmq.DEALER, gateway.address)
+    bare.send_multipart(hello(house.profile))
+    receive_until(bare, Ack)
+    return bare
+
+
 def settle(bare: Bare, profile: RobotProfile) -> None:
     """Return once the gateway has dealt with everything sent before."""
     bare.send_multipart(hello(profile, "settled"))
@@ -230,7 +238,7 @@ def test_a_gateway_killed_outright_loses_and_repeats_nothing(house, steps):
 def test_a_step_sent_twice_is_stored_once(house, mini, make_step):
     journal = house.journal()
     gateway = house.gateway(journal)
-    bare = house.socket(zmq.DEALER, gateway.address)
+    bare = greeted(house, gateway)
     for sequence in (0, 0, 1, 0, 1, 1):
         bare.send_multipart(encode_step(make_step(mini, sequence), mini))
     settle(bare, mini)
@@ -241,7 +249,7 @@ def test_a_step_sent_twice_is_stored_once(house, mini, make_step):
 def test_a_step_that_skips_is_not_stored_until_the_missing_one_came(house, mini, make_step):
     journal = house.journal()
     gateway = house.gateway(journal)
-    bare = house.socket(zmq.DEALER, gateway.address)
+    bare = greeted(house, gateway)
     for sequence in (0, 2, 3):
         bare.send_multipart(encode_step(make_step(mini, sequence), mini))
     settle(bare, mini)
@@ -256,7 +264,7 @@ def test_a_step_that_skips_is_not_stored_until_the_missing_one_came(house, mini,
 def test_a_step_that_declares_its_gap_may_skip(house, mini, make_step):
     journal = house.journal()
     gateway = house.gateway(journal)
-    bare = house.socket(zmq.DEALER, gateway.address)
+    bare = greeted(house, gateway)
     bare.send_multipart(encode_step(make_step(mini, 0), mini))
     bare.send_multipart(encode_step(make_step(mini, 7, gap=True), mini))
     bare.send_multipart(encode_step(make_step(mini, 8), mini))
@@ -267,7 +275,7 @@ def test_a_step_that_declares_its_gap_may_skip(house, mini, make_step):
 def test_an_acknowledged_step_is_in_the_journal(house, mini, make_step):
     journal = house.journal()
     gateway = house.gateway(journal)
-    bare = house.socket(zmq.DEALER, gateway.address)
+    bare = greeted(house, gateway)
     reader = Journal(house.directory / "journal", mini)
     for sequence in range(5):
         bare.send_multipart(encode_step(make_step(mini, sequence), mini))
@@ -295,7 +303,7 @@ def test_a_greeting_is_answered_with_what_is_already_stored(house, mini, make_st
 def test_starts_and_robots_are_counted_apart(house, mini, make_step):
     journal = house.journal()
     gateway = house.gateway(journal)
-    bare = house.socket(zmq.DEALER, gateway.address)
+    bare = greeted(house, gateway)
     for robot, boot in (("r0", "b0"), ("r0", "b1"), ("r1", "b0")):
         for sequence in (0, 1):
             bare.send_multipart(encode_step(make_step(mini, sequence, robot=robot, boot=boot), mini))
@@ -356,7 +364,7 @@ def test_a_step_of_another_profile_is_refused_without_a_greeting_too(house, mini
     bare = house.socket(zmq.DEALER, gateway.address)
     bare.send_multipart(encode_step(make_step(other), other))
     settle(bare, mini)
-    assert (journal.next, gateway.counts) == (0, {"wrong-profile": 1})
+    assert (journal.next, gateway.counts["stored"]) == (0, 0)
 
 
 def test_a_step_that_is_not_finite_is_refused_and_those_after_it_arrive(house, mini, make_step):
@@ -398,13 +406,13 @@ def malformed(profile: RobotProfile, make_step: Any) -> dict[str, list[list[byte
 def test_malformed_messages_are_counted_by_reason_and_leave_an_honest_robot_alone(house, mini, make_step, steps):
     journal = house.journal()
     gateway = house.gateway(journal)
-    bare = house.socket(zmq.DEALER, gateway.address)
+    bare = greeted(house, gateway)
     uplink = house.uplink(gateway.address)
     messages = malformed(mini, make_step)
     sent = 0
     for reason, batch in messages.items():
         for frames in batch:
-            if reason not in ("bad-header", "wrong-profile"):  # a refused step uses up its number
+            if reason != "bad-header":  # a refused step uses up its number
                 header = msgspec.msgpack.decode(frames[0])
                 header["record"]["sequence"] = sent
                 frames = [msgspec.msgpack.encode(header), *frames[1:]]
@@ -486,6 +494,26 @@ def test_an_address_that_anybody_can_reach_is_refused(house, address, v1):
 def test_an_address_with_two_parts_is_refused(house):
     with pytest.raises(SafetyRefusal):
         house.gateway(house.journal(), "tcp://127.0.0.1:0;0.0.0.0:*")
+
+
+def speaks_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not speaks_ipv6(), reason="this machine has no IPv6 loopback")
+@pytest.mark.xfail(strict=True, raises=ConnectionFailed, reason="the sockets are not told to speak IPv6")
+def test_the_ipv6_loopback_will_do(house, steps):
+    journal = house.journal()
+    gateway = house.gateway(journal, "tcp://[::1]:*")
+    uplink = house.uplink(gateway.address)
+    steps(uplink, 0, 3)
+    assert uplink.drain(15.0)
+    assert sequences(journal) == [0, 1, 2]
 
 
 def test_port_0_is_any_free_port(house):
@@ -610,25 +638,24 @@ def test_a_robot_whose_disk_is_full_says_so_and_keeps_what_it_has(house, mini, m
 
 
 class BrokenJournal(Journal):
-    """A journal that cannot sync."""
+    """A journal that cannot sync a step."""
 
     error: Exception = StorageError("the disk is gone")
 
     def sync(self) -> None:
-        raise self.error
+        if self.next:
+            raise self.error
 
 
 def test_a_step_that_could_not_be_synced_is_not_acknowledged(house, mini, make_step):
     gateway = house.gateway(house.journal(kind=BrokenJournal))
-    bare = house.socket(zmq.DEALER, gateway.address)
+    bare = greeted(house, gateway)
     bare.send_multipart(encode_step(make_step(mini), mini))
     house.until(lambda: gateway.failure is not None)
-    assert not bare.poll(50)
+    assert not bare.poll(50)  # long enough for an acknowledgement to arrive, were there one
 
 
 # Known faults
-
-SOON_S = 3.0
 
 
 def inproc(house: Any, journal: Journal) -> tuple[Gateway, Bare]:
@@ -642,10 +669,10 @@ def inproc(house: Any, journal: Journal) -> tuple[Gateway, Bare]:
 def test_a_header_that_is_not_utf8_does_not_end_the_gateway(house, mini, make_step):
     journal = house.journal()
     gateway = house.gateway(journal)
-    bare = house.socket(zmq.DEALER, gateway.address)
+    bare = greeted(house, gateway)
     bare.send_multipart([hello(mini, "boot")[0].replace(b"\xa4boot\xa4boot", b"\xa4boot\xa4b\xffot")])
     bare.send_multipart(encode_step(make_step(mini), mini))
-    house.until(lambda: journal.next == 1, timeout_s=SOON_S)
+    house.until(lambda: journal.next == 1, timeout_s=house.soon_s)
     assert gateway.counts["bad-header"] == 1
 
 
@@ -654,8 +681,8 @@ def test_a_header_that_is_not_utf8_does_not_end_the_gateway(house, mini, make_st
 def test_whatever_ends_the_gateway_is_its_failure(house, mini, make_step, monkeypatch):
     monkeypatch.setattr(BrokenJournal, "error", RuntimeError("a fault"))
     gateway = house.gateway(house.journal(kind=BrokenJournal))
-    house.socket(zmq.DEALER, gateway.address).send_multipart(encode_step(make_step(mini), mini))
-    house.until(lambda: gateway.failure is not None, timeout_s=SOON_S)
+    greeted(house, gateway).send_multipart(encode_step(make_step(mini), mini))
+    house.until(lambda: gateway.failure is not None, timeout_s=house.soon_s)
     with pytest.raises(Exception, match="a fault"):
         gateway.check()
 
@@ -667,10 +694,10 @@ def test_v1_packets_do_not_end_the_gateway_of_a_robot_without_camera(house, mini
     journal = house.journal(profile=blind)
     gateway = house.gateway(journal, v1_address="tcp://127.0.0.1:*")
     house.socket(zmq.PUSH, gateway.v1_address).send(make_v1_packet(mini))
-    house.until(lambda: gateway.counts["v1-shape"] == 1, timeout_s=SOON_S)
+    house.until(lambda: gateway.counts["v1-shape"] == 1, timeout_s=house.soon_s)
     uplink = house.uplink(gateway.address, profile=blind)
     uplink.append(make_step(blind, boot=uplink.boot))
-    assert uplink.drain(SOON_S)
+    assert uplink.drain(house.soon_s)
 
 
 @pytest.mark.xfail(
@@ -678,22 +705,33 @@ def test_v1_packets_do_not_end_the_gateway_of_a_robot_without_camera(house, mini
 )
 def test_every_start_of_a_robot_in_one_batch_is_acknowledged(house, mini, make_step):
     gateway, bare = inproc(house, house.journal())
+    bare.send_multipart(hello(mini, "new"))
     for boot in ("old", "new"):
         bare.send_multipart(encode_step(make_step(mini, boot=boot), mini))
     gateway.start()
     acknowledged: set[str] = set()
     while acknowledged != {"old", "new"}:
-        acknowledged.add(receive(bare, SOON_S).boot)
+        message = receive(bare, house.soon_s)
+        if isinstance(message, Ack) and message.sequence == 0:
+            acknowledged.add(message.boot)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="a refusal acknowledges the steps before it, unsynced")
-def test_a_refusal_does_not_overtake_the_sync_of_the_steps_before_it(house, mini, make_step):
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="these answers overtake the sync of the steps before them"
+)
+@pytest.mark.parametrize("after", ["refusal", "greeting"])
+def test_no_answer_overtakes_the_sync_of_the_steps_before_it(house, mini, make_step, after):
     gateway, bare = inproc(house, house.journal(kind=BrokenJournal))
+    bare.send_multipart(hello(mini))
     bare.send_multipart(encode_step(make_step(mini, 0), mini))
-    bare.send_multipart(encode_step(make_step(mini, 1, wall_clock_s=math.nan), mini))
+    bare.send_multipart(
+        hello(mini) if after == "greeting" else encode_step(make_step(mini, 1, wall_clock_s=math.nan), mini)
+    )
     gateway.start()
     house.until(lambda: gateway.failure is not None)
-    assert not bare.poll(0)
+    while bare.poll(0):
+        message = receive(bare)
+        assert isinstance(message, Welcome) or message.sequence < 0
 
 
 @pytest.mark.xfail(
@@ -710,7 +748,7 @@ def test_a_refused_step_does_not_block_those_after_a_restart_of_the_gateway(hous
     gateway.close()
     house.gateway(journal, address)
     steps(uplink, 4, 8)
-    house.until(lambda: not uplink.pending, uplink, timeout_s=SOON_S)
+    house.until(lambda: not uplink.pending, uplink, timeout_s=house.soon_s)
     assert sequences(journal) == [0, 1, 2, 4, 5, 6, 7]
 
 
@@ -727,7 +765,7 @@ def test_a_robot_goes_on_with_a_gateway_that_has_a_new_journal(house, steps):
     journal = house.journal("new")
     house.gateway(journal, address)
     steps(uplink, 10, 15)
-    house.until(lambda: not uplink.pending, uplink, timeout_s=SOON_S)
+    house.until(lambda: not uplink.pending, uplink, timeout_s=house.soon_s)
     assert sequences(journal) == list(range(10, 15))
     assert journal.header(0).gap
 
@@ -744,7 +782,7 @@ def test_steps_of_an_old_profile_in_the_spool_do_not_block_the_new_ones(house, m
     try:
         uplink = house.uplink(address)
         steps(uplink, 0, 3)
-        house.until(lambda: not uplink.pending, uplink, timeout_s=SOON_S)
+        house.until(lambda: not uplink.pending, uplink, timeout_s=house.soon_s)
     except IncompatibleError:
         return  # saying so is fine as well
     assert sequences(journal) == [0, 1, 2]
@@ -761,7 +799,7 @@ def test_a_robot_on_hold_learns_that_a_restarted_gateway_asks_for_none(house, st
     house.until(lambda: uplink.hold and not uplink.pending, uplink)
     gateway.close()
     house.gateway(journal, address)
-    house.until(lambda: not uplink.hold, uplink, timeout_s=SOON_S)
+    house.until(lambda: not uplink.hold, uplink, timeout_s=house.soon_s)
 
 
 @pytest.mark.xfail(
@@ -775,23 +813,27 @@ def test_announcements_of_a_restarted_gateway_reach_a_robot_that_sent_since(hous
     steps(uplink, 0, 1)
     assert uplink.drain(15.0)
     gateway.close()
+    again = house.connections(uplink)
     gateway = house.gateway(journal, address)
+    house.until(lambda: again.poll(0))
     steps(uplink, 1, 2)
     house.until(lambda: not uplink.pending, uplink)
     gateway.announce(policy_version=5)
-    house.until(lambda: uplink.policy_version == 5, uplink, timeout_s=SOON_S)
+    house.until(lambda: uplink.policy_version == 5, uplink, timeout_s=house.soon_s)
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="the robot takes the refusal of a step for the end of it")
-def test_a_gateway_of_another_profile_takes_no_steps_from_a_robot_that_knew_its_predecessor(house, mini, other, steps):
+def test_a_gateway_of_another_profile_takes_no_steps_from_a_robot_that_knew_its_predecessor(house, other, steps):
     address = house.lasting_address()
     gateway = house.gateway(house.journal(), address)
+    gateway.announce(policy_version=1)
     uplink = house.uplink(address)
-    steps(uplink, 0, 1)
-    assert uplink.drain(15.0)
+    house.until(lambda: uplink.policy_version == 1, uplink)
     gateway.close()
+    again = house.connections(uplink)
     house.gateway(house.journal("other", profile=other), address)
-    steps(uplink, 1, 4)
+    house.until(lambda: again.poll(0))
+    steps(uplink, 0, 3)
     with pytest.raises(IncompatibleError):
         uplink.drain(15.0)
     assert uplink.pending == 3

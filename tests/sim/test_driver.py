@@ -33,20 +33,22 @@ def test_with_nothing_in_sight_it_drives_straight_at_full_speed(mini: RobotProfi
     assert action.source == "scripted"
 
 
-def test_it_does_not_drive_on_towards_a_wall(mini: RobotProfile) -> None:
-    driver = ScriptedDriver(mini)
-    linear, angular = driver.propose(observe(mini, 400)).values
-    assert linear < 0.6
-    assert abs(angular) > 0.4
-
-
 @pytest.mark.parametrize(("blocked", "sign"), [("left", -1), ("right", 1)])
-def test_it_turns_away_from_the_side_that_is_blocked(mini: RobotProfile, blocked: str, sign: int) -> None:
+def test_in_the_open_it_steers_away_from_the_side_that_is_blocked(mini: RobotProfile, blocked: str, sign: int) -> None:
+    driver = ScriptedDriver(mini)
+    for _ in range(25):
+        driver.propose(observe(mini, 10_000, linear=0.6))
     depth = np.full((36, 64), 10_000, np.uint16)
-    half = slice(0, 40) if blocked == "left" else slice(24, 64)
-    depth[:, half] = 700
-    _, angular = ScriptedDriver(mini).propose(observe(mini, depth)).values
+    depth[:, slice(0, 36) if blocked == "left" else slice(28, 64)] = 1200
+    linear, angular = driver.propose(observe(mini, depth, linear=0.6)).values
+    assert linear > 0
     assert angular * sign > 0  # positive turns left
+
+
+def test_before_a_wall_it_turns_on_the_spot_to_the_left(mini: RobotProfile) -> None:
+    linear, angular = ScriptedDriver(mini).propose(observe(mini, 400)).values
+    assert linear == 0
+    assert angular > 0.4
 
 
 def test_it_remembers_what_has_left_the_picture(mini: RobotProfile) -> None:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from policyloop.core.profile import RobotProfile
-from policyloop.errors import WireError
+from policyloop.core.spec import Quantity
+from policyloop.errors import ConfigError, WireError
 from policyloop.wire.codec import decode_from_robot, decode_step, encode_step
 from policyloop.wire.v1 import V1Session, decode_v1
 
 HEIGHT, WIDTH = 36, 64
 NEAR = np.array([0.0, 0.0, 0.0, 0.0, 9.81, 0.149], np.float32)
+RENAMED = Quantity(name="echo", unit="m")
 FAR = np.array([0.0, 0.0, 0.0, 0.0, 9.81, 0.151], np.float32)
 
 
@@ -289,6 +291,14 @@ def test_done_near_an_obstacle_is_a_collision_and_a_time_limit_elsewhere(mini, m
 
 def test_an_obstacle_alone_ends_nothing(mini, make_v1_packet):
     assert not V1Session(mini, "b").accept(make_v1_packet(mini, proprio=NEAR), 1).record.ended
+
+
+@pytest.mark.xfail(strict=True, raises=ConfigError, reason="ConfigError escapes for a profile without min_forward_dist")
+def test_without_a_distance_done_is_a_time_limit(mini, make_v1_packet):
+    quantities = tuple(q if q.name != "min_forward_dist" else RENAMED for q in mini.proprio)
+    deaf = msgspec.structs.replace(mini, proprio=quantities)
+    record = V1Session(deaf, "b").accept(make_v1_packet(deaf, done=True, proprio=NEAR), 1).record
+    assert (record.terminated, record.truncated) == (False, True)
 
 
 def walk(profile: RobotProfile, make_v1_packet, steps: list[tuple[int, bool]]) -> list[tuple[int, int, bool]]:

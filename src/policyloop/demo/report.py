@@ -91,7 +91,9 @@ def _curve(result: DemoResult) -> str:
     points = [(line["step"], line["episode_score"]) for line in result.progress if "episode_score" in line]
     if len(points) < 2:
         return "<p>Too few updates for a curve.</p>"
-    levels = {name: report.return_mean for name, report in result.drivers.items() if "gate" not in name}
+    levels = {
+        name: report.return_mean for name, report in result.drivers.items() if "gate" not in name and name != "random"
+    }
     top = max(*levels.values(), *(y for _, y in points)) + 20
     bottom = max(-200.0, min(*levels.values(), *(y for _, y in points)) - 20)
     last = points[-1][0]

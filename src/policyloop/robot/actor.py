@@ -103,6 +103,7 @@ class Actor:
             if self._recorder.observe(observation):
                 self._source.begin_episode()
                 self._driver.reset()
+                self._gate.reset()
                 observation = self._source.read()
             return observation
         except (ValueError, KeyError, OSError) as error:

@@ -1,7 +1,8 @@
 """The SafetyGate: the last thing before the wheels, always in the path.
 
-Rules in order, each a pure function that may only bring the command closer to standing still:
-finite, fresh, within limits, distance. Missing, stale or unknown data means stop.
+Rules in order, each of which may only bring the command closer to standing still: finite, fresh,
+within limits, distance ahead, and what the body would sweep in any direction until it can stand.
+Missing, stale or unknown data means stop.
 """
 
 from __future__ import annotations
@@ -9,15 +10,23 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from policyloop.core.profile import RobotProfile
 from policyloop.core.spec import RangedQuantity
 from policyloop.core.step import Action, Command, Observation
+from policyloop.core.surroundings import Points, Surroundings
 from policyloop.errors import IncompatibleError
 
 __all__ = ["GateMode", "SafetyGate"]
 
 GateMode = Literal["full", "limits"]
-"""`limits` leaves out the distance rule: only for a simulated robot that may bump into things."""
+"""`limits` leaves out the distance rules: only for a simulated robot that may bump into things."""
+
+_BODY_MARGIN_M = 0.04
+_SLOWER = (1.0, 0.75, 0.5, 0.25, 0.0)
+_POSES = 4
 
 
 class SafetyGate:
@@ -36,7 +45,16 @@ class SafetyGate:
         self._linear = names.index("linear") if "linear" in names else None
         senses = {quantity.name for quantity in profile.proprio}
         self._distance = profile.proprio_index("min_forward_dist") if "min_forward_dist" in senses else None
+        self._angular = names.index("angular") if "angular" in names else None
+        self._surroundings = None
+        if profile.camera is not None and self._linear is not None and self._angular is not None:
+            self._surroundings = Surroundings(profile)
         self._timeout_ns = round(profile.rates.sensor_timeout_s * 1e9)
+
+    def reset(self) -> None:
+        """Forget what is around: a simulated robot was moved to another place."""
+        if self._surroundings is not None:
+            self._surroundings.reset()
 
     def check(self, action: Action | None, observation: Observation | None, now_ns: int) -> Command:
         """Return what may be driven, with the name of every rule that changed the proposal.
@@ -46,34 +64,72 @@ class SafetyGate:
             observation: What it was made from; None = there is none.
             now_ns: Monotonic time.
         """
-        if action is None:
-            return Command(self._stop, ("no-proposal",))
-        if len(action.values) != len(self._stop) or not all(map(math.isfinite, action.values)):
-            return Command(self._stop, ("not-finite",))
-        if observation is None:
-            return Command(self._stop, ("no-observation",))
-        age_ns = now_ns - observation.captured_ns
-        if not 0 <= age_ns <= self._timeout_ns:
-            return Command(self._stop, ("stale",))
-        try:
-            for name, spec in self._profile.observation_specs.items():
-                spec.validate(observation.arrays[name])
-        except (KeyError, IncompatibleError):
-            return Command(self._stop, ("bad-observation",))
-        if observation.contact and self._mode == "full":
-            return Command(self._stop, ("contact",))
+        reason = self._unfit(action, observation, now_ns)
+        if reason or action is None or observation is None:
+            return Command(self._stop, (reason,))
         values = [_clamp(value, quantity) for value, quantity in zip(action.values, self._profile.action, strict=True)]
         reasons = () if tuple(values) == action.values else ("limits",)
         if self._linear is not None and values[self._linear] > (fastest := self._fastest_mps(observation)):
             values[self._linear] = fastest
             reasons = (*reasons, "distance")
+        if self._surroundings is not None:
+            self._surroundings.observe(observation.arrays)
+            if self._mode == "full" and (share := self._clear_share(values, self._surroundings.points)) < 1:
+                values = [value * share for value in values]
+                reasons = (*reasons, "surroundings")
         return Command(tuple(values), reasons)
+
+    def _unfit(self, action: Action | None, observation: Observation | None, now_ns: int) -> str:
+        """Return why nothing may be driven at all, or an empty string."""
+        if action is None:
+            return "no-proposal"
+        if len(action.values) != len(self._stop) or not all(map(math.isfinite, action.values)):
+            return "not-finite"
+        if observation is None:
+            return "no-observation"
+        if not 0 <= now_ns - observation.captured_ns <= self._timeout_ns:
+            return "stale"
+        try:
+            for name, spec in self._profile.observation_specs.items():
+                spec.validate(observation.arrays[name])
+        except (KeyError, IncompatibleError):
+            return "bad-observation"
+        if observation.contact and self._mode == "full":
+            return "contact"
+        return ""
 
     def _fastest_mps(self, observation: Observation) -> float:
         """Return the forward speed that the free distance ahead allows (row S24)."""
         if self._mode == "limits" or self._distance is None:
             return math.inf
         return self.allowed_speed_mps(float(observation.arrays["proprio"][self._distance]))
+
+    def _clear_share(self, values: list[float], points: Points) -> float:
+        """Return the largest share of a motion that keeps the body clear of `points` until it stands again.
+
+        A body that is within the margin of something already may move where that does not get closer.
+        """
+        assert self._linear is not None and self._angular is not None
+        limits = self._profile.limits
+        near = points[np.abs(points).max(axis=1, initial=0) < 1.5]
+        if len(near) == 0:
+            return 1.0
+        enough = min(_BODY_MARGIN_M, self._body_distance_m(near).min() - 1e-3)
+        for share in _SLOWER:
+            linear, angular = values[self._linear] * share, values[self._angular] * share
+            until_s = limits.reaction_time_s + max(
+                abs(linear) / limits.max_deceleration_mps2, abs(angular) / limits.max_angular_acceleration_radps2
+            )
+            times_s = np.linspace(until_s / _POSES, until_s, _POSES)
+            if all(self._body_distance_m(_seen_from(near, linear, angular, t)).min() >= enough for t in times_s):
+                return share
+        return 0.0
+
+    def _body_distance_m(self, points: Points) -> NDArray[np.float32]:
+        """Return the distance of points in the robot's frame to its rectangular body, (n,); 0 inside."""
+        body = self._profile.body
+        outside = np.abs(points) - np.array([body.length_m / 2, body.width_m / 2], np.float32)
+        return np.hypot(*np.maximum(outside, 0).T)
 
     def allowed_speed_mps(self, distance_m: float) -> float:
         """Return the fastest forward speed v with v t + v^2 / 2a <= distance - safety distance; 0 if unknown.
@@ -90,3 +146,14 @@ class SafetyGate:
 
 def _clamp(value: float, quantity: RangedQuantity) -> float:
     return min(max(value, quantity.low), quantity.high)
+
+
+def _seen_from(points: Points, linear_mps: float, angular_radps: float, time_s: float) -> Points:
+    """Return where fixed points lie in the robot's frame after an arc of `time_s`."""
+    turn = angular_radps * time_s
+    straight = abs(turn) < 1e-6
+    x = linear_mps * time_s if straight else linear_mps / angular_radps * math.sin(turn)
+    y = 0.0 if straight else linear_mps / angular_radps * (1 - math.cos(turn))
+    c, s = math.cos(turn), math.sin(turn)
+    moved: Points = (points - np.array([x, y], np.float32)) @ np.array([[c, -s], [s, c]], np.float32)
+    return moved

@@ -7,14 +7,12 @@ the arc that earns the most reward. It sees nothing that a real robot does not.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
-from policyloop.core.corridor import bearing_tangents, column_distances
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Action, Command, Observation
+from policyloop.core.surroundings import Surroundings
 from policyloop.errors import ConfigError
 
 __all__ = ["RandomDriver", "ScriptedDriver"]
@@ -22,9 +20,7 @@ __all__ = ["RandomDriver", "ScriptedDriver"]
 _SPEED_SHARES = (0.0, 1 / 3, 2 / 3, 1.0)
 _TURN_SHARES = (0.0, 1 / 12, 1 / 6, 1 / 3, 1 / 2, 3 / 4, 1.0)
 _HORIZON_S, _POSES = 2.4, 8
-_MEMORY_TICKS, _MEMORY_CELL_M = 80, 0.08
-_SEEN_WITHIN_M, _REMEMBERED_WITHIN_M = 3.5, 2.5
-_UNSEEN_M, _UNSEEN_TICKS = 1.1, 12
+_UNSEEN_M, _UNSEEN_WAY_M = 1.1, 0.5
 _FREE_M = 4.0
 _LEFT_BONUS = 0.3
 """Turning on the spot prefers the left: a pupil without memory that was shown both sides equally
@@ -32,15 +28,10 @@ often would learn their mean, and stand still before every obstacle."""
 
 
 def _unseen_sides() -> NDArray[np.float64]:
-    """Return obstacles left and right of the start, where nobody has looked yet: x m, y m, tick, (n, 3).
-
-    They fade once the rover has left the place.
-    """
+    """Return points left and right of the start, where nobody has looked yet, (n, 2) m."""
     bearings = np.radians(np.arange(45, 136, 10))
     sides = np.concatenate([bearings, -bearings])
-    return np.column_stack(
-        [_UNSEEN_M * np.cos(sides), _UNSEEN_M * np.sin(sides), np.full(len(sides), _UNSEEN_TICKS - _MEMORY_TICKS)]
-    )
+    return _UNSEEN_M * np.column_stack([np.cos(sides), np.sin(sides)])
 
 
 class ScriptedDriver:
@@ -54,10 +45,8 @@ class ScriptedDriver:
         if profile.camera is None or [q.name for q in profile.action] != ["linear", "angular"]:
             raise ConfigError(f"the scripted driver cannot drive profile '{profile.name}'")
         self._camera = profile.camera
-        self._dt_s = 1 / profile.rates.control_hz
+        self._surroundings = Surroundings(profile)
         self._half_corridor_m = profile.body.corridor_half_width_m + 0.05
-        self._linear_index = profile.proprio_index("linear_vel")
-        self._angular_index = profile.proprio_index("angular_vel")
         self._plan(profile.limits.max_forward_mps, profile.limits.max_angular_radps)
         self.reset()
 
@@ -81,9 +70,7 @@ class ScriptedDriver:
 
     def reset(self) -> None:
         """Forget everything: a new episode begins."""
-        self._pose = (0.0, 0.0, 0.0)
-        self._tick = 0
-        self._memory = _unseen_sides()
+        self._surroundings.reset(_unseen_sides(), _UNSEEN_WAY_M)
         self._driven = (0.0, 0.0)
 
     def executed(self, command: Command) -> None:
@@ -92,9 +79,8 @@ class ScriptedDriver:
 
     def propose(self, observation: Observation) -> Action:
         """Return the best arc's velocities."""
-        self._dead_reckon(observation.arrays["proprio"])
-        obstacles = self._obstacles(observation.arrays["depth"])
-        free, clearance = self._clearances(obstacles)
+        self._surroundings.observe(observation.arrays)
+        free, clearance = self._clearances(self._surroundings.points)
         discount = np.linspace(1, 0.6, _POSES)
         # The weights mirror the score: 2 v - |w| / 2, and a price for coming near.
         danger = (
@@ -115,40 +101,6 @@ class ScriptedDriver:
         best = int(value.argmax())
         self._driven = (float(self._linear[best]), float(self._angular[best]))
         return Action(self._driven, "scripted")
-
-    def _dead_reckon(self, proprio: NDArray[np.float32]) -> None:
-        linear, angular = float(proprio[self._linear_index]), float(proprio[self._angular_index])
-        x, y, yaw = self._pose
-        middle = yaw + angular * self._dt_s / 2
-        self._pose = (
-            x + linear * self._dt_s * math.cos(middle),
-            y + linear * self._dt_s * math.sin(middle),
-            yaw + angular * self._dt_s,
-        )
-
-    def _obstacles(self, depth_mm: NDArray[np.uint16]) -> NDArray[np.float32]:
-        """Return obstacle points in the robot's frame, (n, 2) m: the present picture and the memory."""
-        columns = column_distances(depth_mm, self._camera)
-        seen = (columns > 0) & (columns < _SEEN_WITHIN_M)
-        near = columns[seen]
-        stride = max(1, len(columns) // 64)
-        now = np.stack([near + self._camera.mount_forward_m, -near * bearing_tangents(self._camera)[seen]], axis=1)
-        now = now[::stride]
-        x, y, yaw = self._pose
-        c, s = math.cos(yaw), math.sin(yaw)
-        past = (self._memory[:, :2] - (x, y)) @ np.array([[c, -s], [s, c]])
-        past = past[(np.abs(past) < _REMEMBERED_WITHIN_M).all(axis=1)]
-        self._remember(now @ np.array([[c, s], [-s, c]]) + (x, y))
-        return np.concatenate([now, past]).astype(np.float32)
-
-    def _remember(self, points: NDArray[np.float64]) -> None:
-        """Keep one point per cell of the floor, the newest, for a few seconds."""
-        self._tick += 1
-        newest = np.column_stack([points, np.full(len(points), self._tick)])
-        fresh = self._memory[self._memory[:, 2] > self._tick - _MEMORY_TICKS]
-        memory = np.concatenate([newest, fresh])
-        cells = np.rint(memory[:, :2] / _MEMORY_CELL_M).astype(np.int64)
-        self._memory = memory[np.unique(cells[:, 0] * (1 << 20) + cells[:, 1], return_index=True)[1]]
 
     def _clearances(self, obstacles: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return, per arc and pose, the free distance ahead and the distance to the nearest obstacle, m."""
