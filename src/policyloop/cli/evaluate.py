@@ -21,7 +21,7 @@ def evaluate(
     arena_seed: Annotated[int, typer.Option(min=0, help="Seed of the first arena.")] = 10_000,
     gate: Annotated[str, typer.Option(help="full; or limits: judge the driver without the distance rule.")] = "limits",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    follow_parent: Annotated[bool, typer.Option(hidden=True)] = False,
+    follow_parent: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Drive unseen arenas without exploration and report returns with intervals."""
     from policyloop import evaluate as evaluation

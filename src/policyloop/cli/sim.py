@@ -30,7 +30,7 @@ def sim(
     gate: Annotated[str, typer.Option(help="full, or limits: the robot may bump into things.")] = "full",
     disturb: Annotated[bool, typer.Option(help="Disturb the scripted driver now and then.")] = True,
     explore: Annotated[bool, typer.Option(help="Let a policy draw its actions.")] = True,
-    follow_parent: Annotated[bool, typer.Option(hidden=True)] = False,
+    follow_parent: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Drive simulated robots and stream what they see and do, as fast as this core allows."""
     from policyloop.core.profile import load_profile

@@ -37,7 +37,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of weights and minibatches.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint.")] = False,
     settings_file: Annotated[Path | None, typer.Option("--settings", help="TOML file of learner settings.")] = None,
-    follow_parent: Annotated[bool, typer.Option(hidden=True)] = False,
+    follow_parent: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Receive robots' steps, clone, improve, and ship every new policy into the store."""
     from policyloop.bundle.store import Store

@@ -166,7 +166,7 @@ def _learn(settings: DemoSettings, crew: Crew, stop: threading.Event, phases: _P
 
 def _trainer_command(settings: DemoSettings) -> list[str]:
     out = settings.out
-    command = ["train", "--profile", settings.profile, "--port", "0", "--follow-parent", "--seed", str(settings.seed)]
+    command = ["train", "--profile", settings.profile, "--port", "0", "--seed", str(settings.seed)]
     for option, folder in (("journal", "journal"), ("checkpoint-dir", "checkpoints"), ("tensorboard-dir", "runs")):
         command += [f"--{option}", str(out / folder)]
     command += ["--store", str(out / "store"), "--settings", str(out / "learner.toml")]
@@ -175,7 +175,7 @@ def _trainer_command(settings: DemoSettings) -> list[str]:
 
 def _robot_command(settings: DemoSettings, index: int, address: str) -> list[str]:
     return [
-        *("sim", "--profile", settings.profile, "--connect", address, "--follow-parent"),
+        *("sim", "--profile", settings.profile, "--connect", address),
         *("--robots", str(settings.robots_per_process), "--name", f"rover-{index}"),
         *("--seed", str(1000 * settings.seed + index), "--spool", str(settings.out / "spool")),
         *("--gate", "limits"),
@@ -292,7 +292,7 @@ def _evaluation(settings: DemoSettings, arguments: list[str], stop: threading.Ev
     with Crew(settings.out / "logs") as crew:
         log = settings.out / "logs" / f"{name}.log"
         log.unlink(missing_ok=True)
-        crew.start(name, ["evaluate", *arguments, "--profile", settings.profile, "--json", "--follow-parent"])
+        crew.start(name, ["evaluate", *arguments, "--profile", settings.profile, "--json"])
         while crew.running(name):
             if stop.wait(_POLL_S):
                 raise KeyboardInterrupt

@@ -20,12 +20,12 @@ _GRACE_S = 10.0
 
 
 @contextmanager
-def ends_with_parent(stop: threading.Event, wanted: bool) -> Iterator[None]:
-    """In a child: set `stop` when the parent process is gone, also when it was killed."""
-    if not wanted:
+def ends_with_parent(stop: threading.Event, parent: int) -> Iterator[None]:
+    """In a child: set `stop` when process `parent` is no longer its parent, also when it was killed; 0 = never."""
+    if not parent:
         yield
         return
-    parent, finished = os.getppid(), threading.Event()
+    finished = threading.Event()
 
     def watch() -> None:
         while not finished.wait(0.5):
@@ -70,7 +70,7 @@ class Crew:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         with (self._logs / f"{name}.log").open("ab") as log:
             self._children[name] = subprocess.Popen(
-                [sys.executable, "-m", "policyloop", *command],
+                [sys.executable, "-m", "policyloop", *command, "--follow-parent", str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
