@@ -124,9 +124,6 @@ def test_raw_pictures_are_exact():
     np.testing.assert_array_equal(unpack_rgb(frame, SHAPE), rgb)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=WireError, reason="a raw picture whose first bytes are ff d8 is taken for a JPEG"
-)
 def test_a_raw_picture_may_begin_like_a_jpeg():
     rgb = gradient()
     rgb[0, 0] = [0xFF, 0xD8, 0xFF]

@@ -14,7 +14,7 @@ import sys
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -216,7 +216,9 @@ class RobotProfile(_Table, frozen=True, kw_only=True, dict=True):
 
     def __post_init__(self) -> None:
         self._check_quantities()
+        self._check_finite()
         self._check_limits()
+        self._check_ranges()
         validate_weights(self.reward, "[reward]")
         validate_weights(self.training_reward, "[training_reward]")
 
@@ -235,6 +237,32 @@ class RobotProfile(_Table, frozen=True, kw_only=True, dict=True):
         for ranged in self.action:
             if not ranged.low < ranged.high:
                 raise ConfigError(f"{ranged.name}: low {ranged.low} must be below high {ranged.high}")
+
+    def _check_finite(self) -> None:
+        tables: dict[str, Any] = {quantity.name: quantity for quantity in self.proprio}
+        tables |= {quantity.name: quantity for quantity in self.action}
+        tables |= {name: getattr(self, name) for name in ("rates", "camera", "body", "limits", "episode", "simulation")}
+        for where, table in tables.items():
+            for name in table.__struct_fields__ if table is not None else ():
+                value = getattr(table, name)
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise ConfigError(f"{where}.{name} must be a finite number")
+
+    def _check_ranges(self) -> None:
+        body, camera = self.body, self.camera
+        if not (body.length_m > 0 and body.width_m > 0):
+            raise ConfigError("body.length_m and body.width_m must be positive")
+        if body.corridor_half_width_m < body.width_m / 2:
+            raise ConfigError(
+                f"body.corridor_half_width_m {body.corridor_half_width_m} is less than half of body.width_m",
+                f"use at least {body.width_m / 2:g}",
+            )
+        if camera is not None and not (0 < camera.vertical_fov_deg < 180 and camera.depth_near_m > 0):
+            raise ConfigError("camera.vertical_fov_deg must be above 0 and below 180, camera.depth_near_m positive")
+        if self.episode.max_steps < 1 or not self.episode.collision_distance_m > 0:
+            raise ConfigError("episode.max_steps and episode.collision_distance_m must be positive")
+        if not 1 <= self.stream.jpeg_quality <= 100:
+            raise ConfigError("stream.jpeg_quality must be 1 to 100")
 
     def _check_limits(self) -> None:
         limits, rates = self.limits, self.rates
@@ -296,6 +324,13 @@ def _check_action(entry: RangedQuantity, limits: Limits) -> None:
         )
 
 
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
 def load_profile(name_or_path: str | Path) -> RobotProfile:
     """Load a profile by file path, or by the name of one that ships with policyloop (`rover`).
 
@@ -306,7 +341,7 @@ def load_profile(name_or_path: str | Path) -> RobotProfile:
     if path.suffix == ".toml":
         if not path.is_file():
             raise ConfigError(f"profile {path} does not exist", "give the path of a .toml file or a profile's name")
-        text, where = path.read_text(encoding="utf-8"), str(path)
+        text, where = _read(path), str(path)
     else:
         shipped = resources.files("policyloop") / "profiles"
         known = sorted(p.name.removesuffix(".toml") for p in shipped.iterdir() if p.name.endswith(".toml"))

@@ -7,6 +7,7 @@ observation. Row S5 of the original documents is the table
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -65,6 +66,8 @@ def total_reward(weights: Mapping[str, float], outcome: Outcome) -> float:
 
 def validate_weights(weights: Mapping[str, float], where: str) -> None:
     """Raise ConfigError if `weights` names a term that does not exist."""
-    for name in weights:
+    for name, weight in weights.items():
+        if not math.isfinite(weight):
+            raise ConfigError(f"{where}: {name} must be a finite number")
         if name not in REWARD_TERMS:
             raise ConfigError(f"{where}: unknown reward term '{name}'", f"use one of {', '.join(sorted(REWARD_TERMS))}")

@@ -16,7 +16,7 @@ from collections import Counter
 import zmq
 
 from policyloop.core.profile import RobotProfile
-from policyloop.errors import ConnectionFailed, SafetyRefusal, StorageError, WireError
+from policyloop.errors import ConnectionFailed, SafetyRefusal, WireError
 from policyloop.link.journal import Journal
 from policyloop.wire.codec import MAX_MESSAGE_BYTES, decode_from_robot, decode_step, encode, encode_step
 from policyloop.wire.messages import PROTOCOL, Ack, FromGateway, Hello, Refusal, StepHeader, Welcome
@@ -26,9 +26,11 @@ __all__ = ["Gateway"]
 
 log = logging.getLogger(__name__)
 
+_LOCAL = ("tcp://127.", "tcp://localhost", "tcp://[::1]", "inproc://", "ipc://")
 _POLL_MS = 20
 _BATCH = 256
 _Stream = tuple[str, str]  # robot, boot
+_Touched = dict[tuple[bytes, _Stream], None]  # who must hear how far the journal is, in order of arrival
 
 
 class Gateway:
@@ -59,7 +61,8 @@ class Gateway:
         self._announce = threading.Event()
         self._stop = threading.Event()
         self._last = journal.last_sequences()
-        self._peers: dict[bytes, str] = {}  # socket identity -> boot it last spoke of
+        self._peers: dict[bytes, _Stream] = {}  # by socket identity
+        self._answers: list[tuple[bytes, FromGateway]] = []  # wait for the sync
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = self._bind(zmq.ROUTER, address)
         self._v1 = self._bind(zmq.PULL, v1_address) if v1_address else None
@@ -67,7 +70,7 @@ class Gateway:
         self._thread = threading.Thread(target=self._run, name="gateway")
 
     def _bind(self, kind: int, address: str) -> zmq.Socket[bytes]:
-        if not address.startswith(("tcp://127.", "tcp://localhost", "tcp://[::1]", "inproc://", "ipc://")):
+        if not address.startswith(_LOCAL) or ";" in address:  # what follows a semicolon is listened at as well
             self._context.destroy()
             raise SafetyRefusal(
                 f"{address} would listen to everybody on the network, unencrypted",
@@ -75,6 +78,7 @@ class Gateway:
             )
         socket: zmq.Socket[bytes] = self._context.socket(kind)
         socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.IPV6, "[" in address)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.setsockopt(zmq.RCVHWM, 1000)
         try:
@@ -97,7 +101,7 @@ class Gateway:
     @property
     def robots(self) -> int:
         """Robots that have connected since the start."""
-        return len(self._peers)
+        return len({robot for robot, _ in self._peers.values()})
 
     def start(self) -> None:
         """Start receiving."""
@@ -134,25 +138,31 @@ class Gateway:
         try:
             while not self._stop.is_set():
                 ready = dict(poller.poll(_POLL_MS))
-                touched: dict[bytes, _Stream] = {}
+                touched: _Touched = {}
                 if self._router in ready:
                     self._drain_router(touched)
                 if self._v1 and self._v1 in ready:
                     self._drain_v1()
                 if ready:
                     self._journal.sync()
-                for identity, stream in touched.items():
-                    self._acknowledge(identity, stream)
-                if self._announce.is_set():
-                    self._announce.clear()
-                    for identity, boot in self._peers.items():
-                        self._send(identity, self._ack(boot, -1))
-        except StorageError as error:
+                self._answer(touched)
+        except Exception as error:  # whatever ends this thread, `check` must tell
             # Nothing is acknowledged that is not stored: robots keep it and send it again.
             log.error("%s", error)
             self.failure = error
 
-    def _drain_router(self, touched: dict[bytes, _Stream]) -> None:
+    def _answer(self, touched: _Touched) -> None:
+        """Say what has been decided, now that it is synced."""
+        for identity, answer in self._answers:
+            self._send(identity, answer)
+        self._answers.clear()
+        if self._announce.is_set():
+            self._announce.clear()
+            touched |= dict.fromkeys(self._peers.items())
+        for identity, stream in touched:
+            self._acknowledge(identity, stream)
+
+    def _drain_router(self, touched: _Touched) -> None:
         for _ in range(_BATCH):
             try:
                 identity, *frames = self._router.recv_multipart(zmq.DONTWAIT)
@@ -162,14 +172,14 @@ class Gateway:
                 message = decode_from_robot(frames[0] if frames else b"")
             except WireError as error:
                 self.counts[error.reason] += 1
-                self._send(identity, Refusal(reason=error.reason, detail=error.detail[:200], sequence=0))
+                self._answers.append((identity, Refusal(reason=error.reason, detail=error.detail[:200], sequence=0)))
                 continue
             if isinstance(message, Hello):
-                self._greet(identity, message)
+                self._greet(identity, message, touched)
             else:
                 self._take(identity, message, frames, touched)
 
-    def _greet(self, identity: bytes, hello: Hello) -> None:
+    def _greet(self, identity: bytes, hello: Hello, touched: _Touched) -> None:
         problem = ""
         if hello.protocol != PROTOCOL:
             older = "robot" if hello.protocol < PROTOCOL else "trainer"
@@ -182,13 +192,16 @@ class Gateway:
         if problem:
             self.counts["robot-refused"] += 1
             log.warning("robot '%s' refused: %s", hello.robot[:64], problem)
-            self._send(identity, Refusal(reason="robot-refused", detail=problem))
+            self._answers.append((identity, Refusal(reason="robot-refused", detail=problem)))
             return
-        self._peers[identity] = hello.boot
-        self._send(identity, Welcome(protocol=PROTOCOL))
-        self._send(identity, self._ack(hello.boot, self._last.get((hello.robot, hello.boot), -1)))
+        self._peers[identity] = (hello.robot, hello.boot)
+        self._answers.append((identity, Welcome(protocol=PROTOCOL)))
+        touched[identity, (hello.robot, hello.boot)] = None
 
-    def _take(self, identity: bytes, header: StepHeader, frames: list[bytes], touched: dict[bytes, _Stream]) -> None:
+    def _take(self, identity: bytes, header: StepHeader, frames: list[bytes], touched: _Touched) -> None:
+        if identity not in self._peers:
+            self.counts["not-greeted"] += 1  # it knew another gateway at this port: it will greet and send again
+            return
         record = header.record
         stream = (record.robot, record.boot)
         last = self._last.get(stream, -1)
@@ -201,17 +214,16 @@ class Gateway:
                 decode_step(header, frames[1:], self._profile)
             except WireError as error:
                 self.counts[error.reason] += 1
-                self._send(
-                    identity,
-                    Refusal(reason=error.reason, detail=error.detail[:200], boot=record.boot, sequence=record.sequence),
+                refusal = Refusal(
+                    reason=error.reason, detail=error.detail[:200], boot=record.boot, sequence=record.sequence
                 )
-                if error.reason != "wrong-profile":
-                    self._last[stream] = record.sequence
+                self._answers.append((identity, refusal))
+                self._last[stream] = record.sequence
                 return
             self._journal.append(frames)
             self._last[stream] = record.sequence
             self.counts["stored"] += 1
-        touched[identity] = stream
+        touched[identity, stream] = None
 
     def _drain_v1(self) -> None:
         assert self._v1 is not None

@@ -70,7 +70,7 @@ class Journal:
         if about_path.exists():
             try:
                 about = msgspec.json.decode(about_path.read_bytes(), type=_About)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise IncompatibleError(f"{about_path}: {error}") from error
             if about.format > FORMAT:
                 raise IncompatibleError(f"{about_path}: format {about.format}", "upgrade policyloop")
@@ -88,7 +88,11 @@ class Journal:
         self._log = SegmentLog(directory, writable=writable)
         if writable and not about_path.exists():
             about = _About(format=FORMAT, profile_digest=self.profile.digest, profile=self.profile)
-            _write_atomically(about_path, msgspec.json.format(msgspec.json.encode(about), indent=2))
+            try:
+                _write_atomically(about_path, msgspec.json.format(msgspec.json.encode(about), indent=2))
+            except OSError as error:
+                self._log.close()
+                raise StorageError(f"cannot write {about_path}: {error.strerror}", "free some space") from error
 
     @property
     def next(self) -> int:

@@ -48,7 +48,7 @@ class _Segment:
         while self.end + _HEADER.size <= size:
             length, checksum = _HEADER.unpack(os.pread(self.fd, _HEADER.size, self.end))
             start = self.end + _HEADER.size
-            if length > _MAX_RECORD_BYTES or start + length > size:
+            if not 0 < length <= _MAX_RECORD_BYTES or start + length > size:
                 return
             if google_crc32c.value(os.pread(self.fd, length, start)) != checksum:
                 return
@@ -110,7 +110,7 @@ class SegmentLog:
             if path.stem.isdigit() and int(path.stem) not in known:
                 self._open(path, int(path.stem))
         if self._segments:
-            for segment in self._segments[-2:] if known else self._segments:
+            for segment in self._segments[max(len(known) - 1, 0) :]:
                 segment.scan()
 
     def _open(self, path: Path, first: int) -> None:
@@ -149,6 +149,8 @@ class SegmentLog:
         Raises:
             StorageError: The disk is full or refuses; the log is as it was before.
         """
+        if not 0 < len(payload) <= _MAX_RECORD_BYTES:
+            raise StorageError(f"a record of {len(payload)} bytes, expected 1 to {_MAX_RECORD_BYTES}")
         segment = self._segments[-1] if self._segments else None
         try:
             if segment is None or segment.end >= self._segment_bytes:
@@ -195,6 +197,8 @@ class SegmentLog:
         for segment in reversed(self._segments):
             if segment.first <= index < segment.next:
                 return segment.read(index)
+        if self.first <= index < self.next:
+            raise StorageError(f"{self.directory}: record {index} was lost to damage")
         raise IndexError(index)
 
     def __iter__(self) -> Iterator[bytes]:

@@ -18,7 +18,7 @@ import zmq
 
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step
-from policyloop.errors import IncompatibleError, WireError
+from policyloop.errors import ConnectionFailed, IncompatibleError, WireError
 from policyloop.link.segment_log import SegmentLog
 from policyloop.wire.codec import (
     MAX_HEADER_BYTES,
@@ -77,13 +77,22 @@ class Uplink:
         self._next_to_send = self._spool.first
         self._in_flight: deque[tuple[int, str, int]] = deque()  # spool number, boot, sequence
         self._welcome = False
-        self._last_progress_s = self._last_hello_s = -1e9
+        self._last_progress_s = self._last_hello_s = self._last_heard_s = -1e9
+        self._gap_at = -1  # spool number of a step whose predecessors exist nowhere any more
         self._last_sync_s = time.monotonic()
         self._socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.SNDHWM, 2 * self._settings.window)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER_BYTES)
-        self._socket.connect(address)
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        self._socket.setsockopt(zmq.IPV6, "[" in address)
+        try:
+            self._socket.connect(address)
+        except zmq.ZMQError as error:
+            self.close()
+            raise ConnectionFailed(
+                f"cannot connect to '{address}': {error.strerror}", "use an address such as tcp://127.0.0.1:5555"
+            ) from error
 
     @property
     def pending(self) -> int:
@@ -106,8 +115,8 @@ class Uplink:
             IncompatibleError: The gateway refuses this robot.
         """
         now_s = time.monotonic()
-        if not self._welcome and now_s - self._last_hello_s > self._settings.resend_after_s:
-            self._say_hello(now_s)
+        if now_s - max(self._last_heard_s, self._last_hello_s) > self._settings.resend_after_s:
+            self._say_hello(now_s)  # also when idle: the gateway may have been restarted
         if self._welcome:
             self._send(now_s)
         if wait_s > 0:
@@ -133,6 +142,9 @@ class Uplink:
             frames = split_frames(self._spool.read(self._next_to_send))
             header = decode_from_robot(frames[0])
             assert isinstance(header, StepHeader)
+            if self._next_to_send == self._gap_at:
+                header = msgspec.structs.replace(header, record=msgspec.structs.replace(header.record, gap=True))
+                frames[0] = encode(header)
             if not self._try_send(frames):
                 return
             if not self._in_flight:
@@ -153,6 +165,7 @@ class Uplink:
                 frames = self._socket.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 return
+            self._last_heard_s = time.monotonic()
             try:
                 message = decode_from_gateway(frames[0])
             except WireError as error:
@@ -170,6 +183,10 @@ class Uplink:
         while self._in_flight and self._in_flight[0][1] == boot and self._in_flight[0][2] <= sequence:
             self._in_flight.popleft()
             self._last_progress_s = time.monotonic()
+        if self._in_flight and self._in_flight[0][1] == boot and self._in_flight[0][2] > sequence + 1:
+            # The gateway lacks steps that this robot no longer has: say so rather than wait for them.
+            self._gap_at = self._next_to_send = self._in_flight[0][0]
+            self._in_flight.clear()
         self._spool.drop_before(self._in_flight[0][0] if self._in_flight else self._next_to_send)
 
     def _refused(self, refusal: Refusal) -> None:

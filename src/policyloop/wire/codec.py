@@ -56,7 +56,7 @@ def decode_from_robot(header: bytes) -> FromRobot:
         raise WireError("bad-header", f"{len(header)} bytes, at most {MAX_HEADER_BYTES}")
     try:
         return _from_robot.decode(header)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError("bad-header", str(error)) from None
 
 
@@ -66,7 +66,7 @@ def decode_from_gateway(header: bytes) -> FromGateway:
         raise WireError("bad-header", f"{len(header)} bytes, at most {MAX_HEADER_BYTES}")
     try:
         return _from_gateway.decode(header)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError("bad-header", str(error)) from None
 
 

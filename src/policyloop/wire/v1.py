@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Action, Arrays, Command, Stamps, Step, StepRecord
 from policyloop.errors import WireError
-from policyloop.wire.images import unpack_rgb
+from policyloop.wire.images import JPEG_END, unpack_rgb
 
 __all__ = ["V1Metadata", "V1Session", "decode_v1"]
 
@@ -60,6 +60,8 @@ def decode_v1(packet: bytes, profile: RobotProfile) -> tuple[V1Metadata, Arrays,
     except (msgspec.DecodeError, RecursionError) as error:
         raise WireError("v1-metadata", str(error)) from None
     specs = profile.observation_specs
+    if "rgb" not in specs:
+        raise WireError("v1-shape", f"profile '{profile.name}' has no camera, a v1 packet always has pictures")
     claimed = {"rgb": metadata.rgb_shape, "depth": metadata.depth_shape, "proprio": metadata.proprio_shape}
     for name, shape in {**claimed, "action": metadata.action_shape}.items():
         expected = profile.action_spec.shape if name == "action" else specs[name].shape
@@ -70,7 +72,10 @@ def decode_v1(packet: bytes, profile: RobotProfile) -> tuple[V1Metadata, Arrays,
     rgb_bytes = len(packet) - 4 - size - tail
     if rgb_bytes <= 0 or (not metadata.rgb_compressed and rgb_bytes != specs["rgb"].nbytes):
         raise WireError("v1-length", f"{len(packet)} bytes leave {rgb_bytes} for the picture")
-    rgb = unpack_rgb(packet[4 + size : 4 + size + rgb_bytes], specs["rgb"].shape)
+    picture = packet[4 + size : 4 + size + rgb_bytes]
+    if metadata.rgb_compressed and not picture.endswith(JPEG_END):
+        raise WireError("bad-rgb", "the JPEG does not end where the numbers must begin")
+    rgb = unpack_rgb(picture, specs["rgb"].shape)
     numbers = np.frombuffer(packet, "<f4", offset=4 + size + rgb_bytes)
     pixels = depth_bytes // 4
     depth, rest = numbers[:pixels].reshape(metadata.depth_shape), numbers[pixels:]
@@ -110,7 +115,8 @@ class V1Session:
         metadata, arrays, action = decode_v1(packet, self._profile)
         gap = self._index > 0 and metadata.episode_step != self._last_step + 1
         if gap and metadata.episode_step <= self._last_step:
-            self._episode, self._index, gap = self._episode + 1, 0, False
+            self._begin_episode()
+            gap = False
         collided = metadata.done and self._collided(arrays["proprio"])
         record = StepRecord(
             robot="v1",
@@ -134,9 +140,16 @@ class V1Session:
         self._last_step = metadata.episode_step
         self._index += 1
         if metadata.done:
-            self._episode, self._index = self._episode + 1, 0
+            self._begin_episode()
         return Step(record, arrays)
 
+    def _begin_episode(self) -> None:
+        self._episode += 1
+        self._index = 0
+        self._previous = tuple(0.0 for _ in self._profile.action)
+
     def _collided(self, proprio: NDArray[np.float32]) -> bool:
+        if all(quantity.name != "min_forward_dist" for quantity in self._profile.proprio):
+            return False
         distance = proprio[self._profile.proprio_index("min_forward_dist")]
         return bool(distance < self._profile.episode.collision_distance_m)
