@@ -139,9 +139,6 @@ def test_a_report_survives_json() -> None:
     assert msgspec.json.decode(msgspec.json.encode(report), type=EvaluationReport) == report
 
 
-@pytest.mark.xfail(
-    strict=True, raises=msgspec.ValidationError, reason="JSON has no infinity: `demo --episodes 1` cannot read it back"
-)
 def test_a_report_of_one_episode_survives_json() -> None:
     report = summarise([summary(5.0)], "x", "full")
     assert msgspec.json.decode(msgspec.json.encode(report), type=EvaluationReport).returns == (5.0,)
@@ -176,8 +173,8 @@ def test_progress_and_label_are_passed_on(short: RobotProfile) -> None:
 
 
 def test_the_full_gate_keeps_a_random_driver_from_most_collisions(mini: RobotProfile) -> None:
-    loose = evaluate(mini, "random", episodes=6, arena_seed=60_050, gate="limits")
-    gated = evaluate(mini, "random", episodes=6, arena_seed=60_050, gate="full")
+    loose = evaluate(mini, "random", episodes=4, arena_seed=60_050, gate="limits")
+    gated = evaluate(mini, "random", episodes=4, arena_seed=60_050, gate="full")
     assert gated.collision_rate < loose.collision_rate
     assert loose.interventions == 0
     assert gated.interventions > 0
@@ -257,7 +254,6 @@ def test_where_there_is_no_policy_the_error_says_what_to_give(tmp_path: Path, wh
     assert "bundle" in caught.value.remedy
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="a demo that was stopped before its first checkpoint")
 def test_a_demo_without_a_checkpoint_has_no_policy(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(PolicyloopError):

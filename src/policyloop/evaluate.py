@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from policyloop.core.clock import VirtualClock
 from policyloop.core.profile import RobotProfile
-from policyloop.errors import StorageError
+from policyloop.errors import StorageError, VerificationError
 from policyloop.robot.actor import Actor
 from policyloop.robot.drivers import PolicyDriver
 from policyloop.robot.io import Driver
@@ -33,7 +32,7 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     """How a driver did.
 
     Attributes:
-        return_ci: 95 % bootstrap interval of the mean return.
+        return_ci: 95 % bootstrap interval of the mean return; None for a single episode.
         collision_rate: Share of episodes that ended by collision.
         distance_m: Mean distance driven forward per episode.
         interventions: Steps per episode in which the gate had to act for lack of room or data.
@@ -43,7 +42,7 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     gate: str
     episodes: int
     return_mean: float
-    return_ci: tuple[float, float]
+    return_ci: tuple[float, float] | None
     return_median: float
     return_iqm: float
     returns: tuple[float, ...]
@@ -79,9 +78,9 @@ def find_policy(path: Path) -> Path:
     for candidate in (path, path / "bundle", path / "best", path / "store"):
         if (candidate / "manifest.json").is_file() or (candidate / "versions").is_dir():
             return candidate
-    if (path / "checkpoints").is_dir() or any(path.glob("[0-9]*/bundle")):
-        newest = sorted([*path.glob("checkpoints/[0-9]*"), *path.glob("[0-9]*")])[-1]
-        return newest / "bundle"
+    bundles = sorted([*path.glob("checkpoints/[0-9]*/bundle"), *path.glob("[0-9]*/bundle")])
+    if bundles:
+        return bundles[-1]
     raise StorageError(
         f"no policy at {path}", "give a bundle, a checkpoint, a store, a demo's folder, or a driver's name"
     )
@@ -105,10 +104,14 @@ def drive_episode(profile: RobotProfile, name: str, arena_seed: int, gate: GateM
     robot = SimulatedRobot(profile, [arena_seed], rng, clock)
     recorder = Recorder(profile, "evaluation", "")
     actor = Actor(profile, robot, robot, driver, SafetyGate(profile, gate), recorder, clock)
-    while not recorder.episodes:
-        actor.tick()
-    close()
-    return recorder.episodes[0]
+    try:
+        for _ in range(profile.episode.max_steps + 1):
+            actor.tick()
+            if recorder.episodes:
+                return recorder.episodes[0]
+    finally:
+        close()
+    raise VerificationError(f"driver '{name}' failed in {actor.errors} ticks of arena {arena_seed}", "see the log")
 
 
 def evaluate(
@@ -148,7 +151,7 @@ def summarise(summaries: Sequence[EpisodeSummary], driver: str, gate: str) -> Ev
         gate=gate,
         episodes=len(returns),
         return_mean=float(np.mean(returns)),
-        return_ci=bootstrap_interval(returns) if len(returns) > 1 else (-math.inf, math.inf),
+        return_ci=bootstrap_interval(returns) if len(returns) > 1 else None,
         return_median=float(np.median(returns)),
         return_iqm=interquartile_mean(returns),
         returns=tuple(returns),

@@ -144,9 +144,6 @@ def test_an_exception_in_the_source_stops_the_robot_for_that_tick_only(mini: Rob
     assert actor.errors == 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="only ValueError, KeyError and OSError of a source are caught; others end the loop"
-)
 @pytest.mark.parametrize(
     "error",
     [RuntimeError("x"), IndexError("x"), ConnectionFailed("x"), VerificationError("x"), TypeError()],
@@ -184,7 +181,6 @@ def test_a_reading_that_is_not_finite_stops_the_robot_for_that_tick_only(mini: R
     assert bench.commands == [USUAL, USUAL, STOP, USUAL, USUAL, STOP]
 
 
-@pytest.mark.xfail(strict=True, reason="the recorder reads the observation before anybody has checked it")
 @pytest.mark.parametrize("proprio", [np.zeros(3, np.float32), np.zeros((6, 1), np.float32), np.full(6, np.nan, "f")])
 def test_a_bad_observation_leaves_no_trace_in_the_recording(mini: RobotProfile, proprio: np.ndarray[Any, Any]) -> None:
     bench = Bench(mini)
@@ -205,9 +201,6 @@ def test_a_bad_observation_leaves_no_trace_in_the_recording(mini: RobotProfile, 
         mini.observation_specs["proprio"].validate(step.observation["proprio"])
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a tick without a step leaves no gap behind: steps that do not follow look as if"
-)
 @pytest.mark.parametrize("failing", ["reading", "proposing"])
 def test_the_step_after_a_failed_tick_says_that_something_is_missing(mini: RobotProfile, failing: str) -> None:
     bench = Bench(mini, **{failing: raises_at(3, OSError("x"))})
@@ -298,7 +291,6 @@ def test_after_a_long_tick_the_next_is_done_at_once_and_the_missed_one_skipped(m
     assert report.work_max_ms == pytest.approx(250.0)
 
 
-@pytest.mark.xfail(strict=True, reason="`missed` counts whole periods of work, not ticks that were left out")
 @pytest.mark.parametrize(("periods", "skipped"), [(1.5, 0), (2.5, 1), (4.25, 3)])
 def test_missed_counts_the_ticks_that_were_skipped(mini: RobotProfile, periods: float, skipped: int) -> None:
     bench = Bench(mini)
@@ -392,7 +384,6 @@ def test_a_policy_that_answers_nan_makes_the_robot_stand_and_the_loop_go_on(
     assert len(bench.times_ms) == 6
 
 
-@pytest.mark.xfail(strict=True, reason="an action that is not finite is stopped by the gate but counted by nobody")
 def test_a_policy_that_answers_nan_is_reported(
     mini: RobotProfile, nan_driver: Direct, caplog: pytest.LogCaptureFixture
 ) -> None:

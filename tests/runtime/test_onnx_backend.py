@@ -132,7 +132,6 @@ def test_a_foreign_network_with_the_right_inputs_runs(mini: RobotProfile) -> Non
     np.testing.assert_array_equal(backend.infer(probe), probe["proprio"][:2])
 
 
-@pytest.mark.xfail(strict=True, reason="types are not looked at: it opens, and the first inference raises")
 def test_a_network_with_inputs_of_another_type_is_refused(mini: RobotProfile) -> None:
     with pytest.raises(VerificationError):
         OnnxBackend(slice_of_proprio(mini, TensorProto.DOUBLE), feature_specs(mini), 2)

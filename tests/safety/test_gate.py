@@ -277,9 +277,6 @@ def test_the_gate_only_ever_brings_a_proposal_closer_to_standing_still(
         assert after * before >= 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a profile may have an action range without zero; the gate then moves a robot that would stand"
-)
 def test_standing_still_is_never_turned_into_motion(mini: RobotProfile) -> None:
     linear = msgspec.structs.replace(mini.action[0], low=0.1)
     try:

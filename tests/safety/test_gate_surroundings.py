@@ -179,9 +179,6 @@ def test_an_observation_that_is_refused_leaves_no_trace_in_the_memory(rover: Dri
     assert rover.drive((-0.1, 0.0)).values == STAND
 
 
-@pytest.mark.xfail(
-    strict=True, reason="one remembered point under the body lifts the rule for every other obstacle as well"
-)
 def test_a_point_under_the_body_does_not_blind_the_gate_to_the_others(rover: Drive) -> None:
     # As in obstacle_at_the_left, and dead reckoning has carried a second thing under the body, to (-0.03, 0).
     rover.drive(STAND, (LEFT_EDGE, 0.45), (MIDDLE, 0.40))
@@ -189,7 +186,6 @@ def test_a_point_under_the_body_does_not_blind_the_gate_to_the_others(rover: Dri
     assert rover.drive((0.0, 1.2)).values == pytest.approx((0.0, 0.6))
 
 
-@pytest.mark.xfail(strict=True, reason="while nothing is proposed the gate does not look: the robot rolls on unnoticed")
 @pytest.mark.parametrize("why", ["no proposal", "not finite", "contact"])
 def test_the_memory_follows_a_robot_that_rolls_on_while_nothing_may_be_driven(rover: Drive, why: str) -> None:
     rover.drive(STAND, (MIDDLE, 0.45))

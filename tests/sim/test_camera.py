@@ -126,7 +126,6 @@ def test_what_is_out_of_the_measuring_range_is_unknown(empty: RobotProfile, dist
     assert abs(int(depth[17, 32]) - seen) <= 1
 
 
-@pytest.mark.xfail(strict=True, reason="the floor ends 10 m from the middle, however large the arena")
 @pytest.mark.parametrize("caster", BOTH)
 def test_the_floor_reaches_the_walls_of_a_large_arena(empty: RobotProfile, caster: CasterName) -> None:
     simulation = msgspec.structs.replace(empty.simulation, half_size_m=25.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -34,7 +34,7 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """One file of the bundle."""
 
     sha256: str
-    size: int
+    size: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,6 +74,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=2)
 
 
+class _Format(msgspec.Struct):
+    """The one field that every format has; all others are passed over."""
+
+    format: int
+
+
 class VerifiedBundle(msgspec.Struct, frozen=True):
     """A manifest and the bytes it vouches for.
 
@@ -96,11 +102,12 @@ def open_bundle(path: Path, profile: RobotProfile) -> VerifiedBundle:
     """
     data = _read(path / MANIFEST_NAME, _MAX_MANIFEST_BYTES)
     try:
+        found = msgspec.json.decode(data, type=_Format).format
+        if found > FORMAT:
+            raise IncompatibleError(f"bundle {path} has format {found}", "upgrade policyloop on this machine")
         manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise VerificationError(f"{path / MANIFEST_NAME}: {error}", "export the bundle again") from error
-    if manifest.format > FORMAT:
-        raise IncompatibleError(f"bundle {path} has format {manifest.format}", "upgrade policyloop on this machine")
     if manifest.profile_digest != profile.digest:
         raise IncompatibleError(
             f"bundle {path} is for profile '{manifest.profile_name}' ({manifest.profile_digest[:12]}), "
@@ -113,6 +120,8 @@ def open_bundle(path: Path, profile: RobotProfile) -> VerifiedBundle:
     entry = manifest.files.get(NETWORK_NAME)
     if entry is None:
         raise VerificationError(f"bundle {path} holds no {NETWORK_NAME}", "export the bundle again")
+    if not (path / NETWORK_NAME).exists():
+        raise VerificationError(f"bundle {path} has lost its {NETWORK_NAME}", "copy the bundle again")
     network = _read(path / NETWORK_NAME, min(entry.size, _MAX_FILE_BYTES))
     if len(network) != entry.size or hashlib.sha256(network).hexdigest() != entry.sha256:
         raise VerificationError(

@@ -53,7 +53,7 @@ def evaluate(
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
         return
-    low, high = report.return_ci
+    low, high = report.return_ci or (float("nan"), float("nan"))
     typer.echo(
         f"{report.episodes} arenas from seed {arena_seed}, gate {gate}: return {report.return_mean:.1f} "
         f"[{low:.1f}, {high:.1f}], median {report.return_median:.1f}, collisions {report.collision_rate:.0%}, "

@@ -237,6 +237,8 @@ class RobotProfile(_Table, frozen=True, kw_only=True, dict=True):
         for ranged in self.action:
             if not ranged.low < ranged.high:
                 raise ConfigError(f"{ranged.name}: low {ranged.low} must be below high {ranged.high}")
+            if not ranged.low <= 0 <= ranged.high:
+                raise ConfigError(f"{ranged.name}: {ranged.low}..{ranged.high} leaves out 0, which is standing still")
 
     def _check_finite(self) -> None:
         tables: dict[str, Any] = {quantity.name: quantity for quantity in self.proprio}

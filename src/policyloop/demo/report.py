@@ -60,7 +60,7 @@ def table_rows(result: DemoResult) -> list[tuple[str, str, str, str, str, str]]:
 
 
 def _cells(report: EvaluationReport) -> tuple[str, str, str, str, str, str]:
-    low, high = report.return_ci
+    low, high = report.return_ci or (float("nan"), float("nan"))
     return (
         report.driver,
         f"{report.return_mean:.1f}",

@@ -65,8 +65,9 @@ class _Witness:
     def write(self, command: Command) -> None:
         self._robot.write(command)
 
-    def begin_episode(self) -> None:
+    def begin_episode(self) -> bool:
         """Stay where the episode ended."""
+        return False
 
 
 def record_trail(profile: RobotProfile, driver: str, label: str, arena_seed: int, *, pictures: bool = False) -> Trail:

@@ -7,6 +7,7 @@ a zero command for this tick; the loop goes on and reports.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from array import array
 from collections.abc import Callable
@@ -77,7 +78,7 @@ class Actor:
         self._disturb = disturb
         self._between_ticks = between_ticks
         self._lateness_ns, self._work_ns = array("q"), array("q")
-        self.errors = 0
+        self.errors = self._missed = 0
 
     def tick(self) -> Command:
         """Do one tick; returns the command that was written."""
@@ -95,18 +96,27 @@ class Actor:
             self._driver.executed(command)
             stamps = Stamps(observation.captured_ns, inferred_ns, self._clock.now_ns())
             self._recorder.act(observation, action, command, stamps)
+        else:
+            self._recorder.miss()
         return command
 
     def _sense(self) -> Observation | None:
-        try:
-            observation = self._source.read()
-            if self._recorder.observe(observation):
-                self._source.begin_episode()
-                self._driver.reset()
-                self._gate.reset()
-                observation = self._source.read()
+        observation = self._read()
+        if observation is None or not self._recorder.observe(observation):
             return observation
-        except (ValueError, KeyError, OSError) as error:
+        return self._read(new_episode=True)
+
+    def _read(self, *, new_episode: bool = False) -> Observation | None:
+        try:
+            if new_episode:
+                if self._source.begin_episode():
+                    self._gate.reset()
+                self._driver.reset()
+            observation = self._source.read()
+            for name, spec in self._profile.observation_specs.items():
+                spec.validate(observation.arrays[name])
+            return observation
+        except Exception as error:  # whatever a sensor does wrong, the robot must stop
             self._report("sensing", error)
             return None
 
@@ -114,7 +124,10 @@ class Actor:
         if observation is None:
             return None
         try:
-            return self._driver.propose(observation)
+            action = self._driver.propose(observation)
+            if not all(map(math.isfinite, action.values)):
+                self._report("inference", ValueError(f"action {action.values}"))
+            return action
         except Exception as error:  # whatever a policy does wrong, the robot must stop
             self._report("inference", error)
             return None
@@ -144,7 +157,9 @@ class Actor:
                 self._work_ns.append(now_ns - started_ns)
                 deadline_ns += period_ns
                 if now_ns > deadline_ns + period_ns:
-                    deadline_ns += (now_ns - deadline_ns) // period_ns * period_ns
+                    skipped = (now_ns - deadline_ns) // period_ns
+                    self._missed += skipped
+                    deadline_ns += skipped * period_ns
         finally:
             self._sink.write(Command(tuple(0.0 for _ in self._profile.action), ("shutdown",)))
 
@@ -152,12 +167,11 @@ class Actor:
         """Return the timing of every tick of `run`."""
         late = np.asarray(self._lateness_ns, np.float64) / 1e6
         work = np.asarray(self._work_ns, np.float64) / 1e6
-        period_ms = self._profile.rates.period_ns / 1e6
         if len(late) == 0:
             late = work = np.zeros(1)
         return TickReport(
             ticks=len(self._lateness_ns),
-            missed=int(np.floor(np.maximum(work, late) / period_ms).sum()),
+            missed=self._missed,
             lateness_p50_ms=float(np.percentile(late, 50)),
             lateness_p99_ms=float(np.percentile(late, 99)),
             lateness_max_ms=float(late.max()),

@@ -15,8 +15,8 @@ class SensorSource(Protocol):
     def read(self) -> Observation:
         """Return the newest synchronised observation; never blocks longer than a tick."""
 
-    def begin_episode(self) -> None:
-        """Get ready for a new episode. A simulator moves the robot; a real one does nothing."""
+    def begin_episode(self) -> bool:
+        """Get ready for a new episode; True if the robot now stands somewhere else, as a simulator's does."""
 
 
 class CommandSink(Protocol):

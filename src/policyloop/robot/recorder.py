@@ -59,6 +59,7 @@ class Recorder:
         self._robot, self._boot, self._emit = robot, boot, emit
         self._sequence = 0
         self._episode = 0
+        self._gap = False
         self.episodes: list[EpisodeSummary] = []
         self._begin()
 
@@ -69,6 +70,12 @@ class Recorder:
         self._score = self._distance_m = 0.0
         self._gated = 0
         self._human = False
+
+    def miss(self) -> None:
+        """Take in a tick in which nothing could be proposed: nothing may be carried across it."""
+        self._pending = None
+        self._gap = True
+        self._last_command = Command(tuple(0.0 for _ in self._profile.action))
 
     def observe(self, observation: Observation) -> bool:
         """Take in the observation that followed the last tick; True if it ended the episode."""
@@ -108,6 +115,7 @@ class Recorder:
             (self._human, human), ""
         )
         self._human = human
+        gap, self._gap = self._gap, False
         return StepRecord(
             robot=self._robot,
             boot=self._boot,
@@ -122,6 +130,7 @@ class Recorder:
             reward_terms=terms,
             terminated=terminated,
             truncated=truncated,
+            gap=gap,
             intervention=intervention,  # type: ignore[arg-type]
             contact=contact,
             wall_clock_s=pending.wall_clock_s,

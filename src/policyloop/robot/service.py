@@ -7,7 +7,7 @@ import threading
 from collections import deque
 
 from policyloop.core.step import Step
-from policyloop.errors import PolicyloopError
+from policyloop.errors import IncompatibleError, PolicyloopError, WireError
 from policyloop.link.uplink import Uplink
 
 __all__ = ["UplinkThread"]
@@ -54,7 +54,11 @@ class UplinkThread:
 
     def _pump(self) -> None:
         while self._queue:
-            self._uplink.append(self._queue.popleft())
+            step = self._queue.popleft()
+            try:
+                self._uplink.append(step)
+            except (IncompatibleError, WireError) as error:
+                log.error("step %d cannot be sent: %s", step.record.sequence, error)
         self._uplink.pump(0.01)
 
     def close(self) -> None:

@@ -24,6 +24,9 @@ class OnnxBackend:
         found = {node.name: tuple(node.shape) for node in self._session.get_inputs()}
         expected = {name: (1, *spec.shape) for name, spec in inputs.items()}
         shapes = [tuple(node.shape) for node in self._session.get_outputs()]
+        types = {node.type for node in (*self._session.get_inputs(), *self._session.get_outputs())}
+        if types != {"tensor(float)"}:
+            raise VerificationError(f"the network's tensors are {', '.join(sorted(types))}, expected tensor(float)")
         if found != expected or shapes != [(1, actions)]:
             raise VerificationError(
                 f"the network takes {found} and gives {shapes}, expected {expected} and {(1, actions)}"

@@ -44,6 +44,8 @@ def open_onnx(path: Path, profile: RobotProfile) -> VerifiedBundle:
             f"this robot is '{profile.name}' ({profile.digest[:12]})",
             "give the profile that it was trained with: --profile",
         )
+    if len(normalizer.mean) != profile.proprio_size:
+        raise VerificationError(f"{path}: its normalizer does not fit its own profile")
     sha256 = hashlib.sha256(network).hexdigest()
     manifest = Manifest(
         format=FORMAT,

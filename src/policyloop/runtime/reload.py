@@ -16,7 +16,7 @@ import numpy as np
 from policyloop.bundle.store import Store
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Observation
-from policyloop.errors import PolicyloopError, StorageError, VerificationError
+from policyloop.errors import StorageError, VerificationError
 from policyloop.runtime.backend import BackendName
 from policyloop.runtime.policy import Policy
 
@@ -116,7 +116,7 @@ class PolicySlot:
     def _load(self, path: Path) -> None:
         try:
             self._ready = load_warm(path, self._profile, self._backend)
-        except PolicyloopError as error:
+        except Exception as error:  # whatever is wrong with it, the old one goes on driving
             self._refused.add(path)
             log.error("keeping policy %d: %s", self.policy.version, error)
 

@@ -64,7 +64,10 @@ class SafetyGate:
             observation: What it was made from; None = there is none.
             now_ns: Monotonic time.
         """
-        reason = self._unfit(action, observation, now_ns)
+        blind = self._blind(observation, now_ns)
+        if observation is not None and not blind and self._surroundings is not None:
+            self._surroundings.observe(observation.arrays)  # also while nothing may be driven: a robot rolls on
+        reason = self._unfit(action, observation, blind)
         if reason or action is None or observation is None:
             return Command(self._stop, (reason,))
         values = [_clamp(value, quantity) for value, quantity in zip(action.values, self._profile.action, strict=True)]
@@ -72,19 +75,25 @@ class SafetyGate:
         if self._linear is not None and values[self._linear] > (fastest := self._fastest_mps(observation)):
             values[self._linear] = fastest
             reasons = (*reasons, "distance")
-        if self._surroundings is not None:
-            self._surroundings.observe(observation.arrays)
-            if self._mode == "full" and (share := self._clear_share(values, self._surroundings.points)) < 1:
+        if self._surroundings is not None and self._mode == "full":
+            share = self._clear_share(values, self._surroundings.points)
+            if share < 1:
                 values = [value * share for value in values]
                 reasons = (*reasons, "surroundings")
         return Command(tuple(values), reasons)
 
-    def _unfit(self, action: Action | None, observation: Observation | None, now_ns: int) -> str:
+    def _unfit(self, action: Action | None, observation: Observation | None, blind: str) -> str:
         """Return why nothing may be driven at all, or an empty string."""
         if action is None:
             return "no-proposal"
         if len(action.values) != len(self._stop) or not all(map(math.isfinite, action.values)):
             return "not-finite"
+        if not blind and observation is not None and observation.contact and self._mode == "full":
+            return "contact"
+        return blind
+
+    def _blind(self, observation: Observation | None, now_ns: int) -> str:
+        """Return why the observation tells nothing about now, or an empty string."""
         if observation is None:
             return "no-observation"
         if not 0 <= now_ns - observation.captured_ns <= self._timeout_ns:
@@ -94,8 +103,6 @@ class SafetyGate:
                 spec.validate(observation.arrays[name])
         except (KeyError, IncompatibleError):
             return "bad-observation"
-        if observation.contact and self._mode == "full":
-            return "contact"
         return ""
 
     def _fastest_mps(self, observation: Observation) -> float:
@@ -114,14 +121,14 @@ class SafetyGate:
         near = points[np.abs(points).max(axis=1, initial=0) < 1.5]
         if len(near) == 0:
             return 1.0
-        enough = min(_BODY_MARGIN_M, self._body_distance_m(near).min() - 1e-3)
+        enough = np.minimum(_BODY_MARGIN_M, self._body_distance_m(near) - 1e-3)
         for share in _SLOWER:
             linear, angular = values[self._linear] * share, values[self._angular] * share
             until_s = limits.reaction_time_s + max(
                 abs(linear) / limits.max_deceleration_mps2, abs(angular) / limits.max_angular_acceleration_radps2
             )
             times_s = np.linspace(until_s / _POSES, until_s, _POSES)
-            if all(self._body_distance_m(_seen_from(near, linear, angular, t)).min() >= enough for t in times_s):
+            if all((self._body_distance_m(_seen_from(near, linear, angular, t)) >= enough).all() for t in times_s):
                 return share
         return 0.0
 

@@ -32,7 +32,6 @@ _FLOOR, _SKY = -1, -2
 _RANGE_M = 30.0
 _SUN = np.array([0.35, 0.25, 0.9]) / np.linalg.norm([0.35, 0.25, 0.9])
 _CYLINDER_SIDES = 32
-_FLOOR_HALF_SIZE_M = 10.0
 _NOISE_TABLE = 1 << 20
 
 
@@ -93,7 +92,7 @@ class EmbreeCaster:
         from embreex.mesh_construction import TriangleMesh
 
         meshes = [_mesh(solid) for solid in arena.solids]
-        f = _FLOOR_HALF_SIZE_M
+        f = arena.half_size_m + 5
         floor = np.array([[[-f, -f, 0], [f, -f, 0], [f, f, 0]], [[-f, -f, 0], [f, f, 0], [-f, f, 0]]])
         triangles = np.concatenate([*(mesh[0] for mesh in meshes), floor]).astype(np.float32)
         normals = np.concatenate([*(mesh[1] for mesh in meshes), np.tile([0.0, 0.0, 1.0], (2, 1))])

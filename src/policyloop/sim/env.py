@@ -1,10 +1,15 @@
-"""The simulated rover as a Gymnasium environment: `gymnasium.make("PolicyLoop/Rover-v0")`."""
+"""The simulated rover as a Gymnasium environment.
+
+import policyloop.sim.env
+env = gymnasium.make("PolicyLoop/Rover-v0")
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import gymnasium
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,7 +79,7 @@ class RoverEnv(gymnasium.Env[Arrays, NDArray[np.float32]]):
         self._seen = self._rover.observe()
         outcome = self.profile.outcome(self._seen["proprio"])
         collided = self._rover.contact or 0 < outcome.distance_m < self.profile.episode.collision_distance_m
-        terms = reward_terms(self.profile.reward, outcome)
+        terms = reward_terms(self.profile.reward, msgspec.structs.replace(outcome, collided=collided))
         truncated = not collided and self._steps >= self.profile.episode.max_steps
         return self._seen, float(sum(terms.values())), collided, truncated, {"reward_terms": terms}
 
@@ -84,6 +89,10 @@ class RoverEnv(gymnasium.Env[Arrays, NDArray[np.float32]]):
 
 
 def register() -> None:
-    """Register `PolicyLoop/Rover-v0` (full camera) and `PolicyLoop/RoverMini-v0`; Gymnasium calls this."""
+    """Register `PolicyLoop/Rover-v0` (full camera) and `PolicyLoop/RoverMini-v0`."""
     for name, profile in (("PolicyLoop/Rover-v0", "rover"), ("PolicyLoop/RoverMini-v0", "rover-mini")):
-        gymnasium.register(name, "policyloop.sim.env:RoverEnv", kwargs={"profile": profile})
+        if name not in gymnasium.registry:
+            gymnasium.register(name, "policyloop.sim.env:RoverEnv", kwargs={"profile": profile})
+
+
+register()

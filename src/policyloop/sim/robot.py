@@ -50,12 +50,13 @@ class SimulatedRobot:
         """The machine itself, for reports."""
         return self._rover
 
-    def begin_episode(self) -> None:
+    def begin_episode(self) -> bool:
         """Put the rover somewhere else."""
         index = int(self._rng.integers(len(self._seeds))) if self._shuffle else self._next % len(self._seeds)
         self._next += 1
         self._rover.reset(arena(self._seeds[index], self._profile.simulation), self._rng)
         self._command: Command | None = None
+        return True
 
     def read(self) -> Observation:
         """Drive the last command for one tick and look."""

@@ -43,10 +43,11 @@ def _mjcf(place: Arena, profile: RobotProfile, timestep_s: float) -> str:
     half_track = width / 2 - 0.03
     # MuJoCo takes the larger friction of two geoms unless one has priority: without it casters drag.
     caster = 'type="sphere" size="0.05" mass="0.1" friction="0 0 0" condim="1" priority="1"'
+    floor = place.half_size_m + 5
     wheel = f'type="cylinder" size="{_WHEEL_RADIUS_M} {_WHEEL_HALF_WIDTH_M}" zaxis="0 1 0" mass="0.4"'
     return f"""<mujoco><compiler angle="radian"/><option timestep="{timestep_s:.9f}" integrator="implicitfast"/>
 <default><default class="rover"><geom group="{ROVER_GROUP}"/></default></default>
-<worldbody><geom name="floor" type="plane" size="10 10 .1"/>{"".join(solids)}
+<worldbody><geom name="floor" type="plane" size="{floor} {floor} .1"/>{"".join(solids)}
 <body name="rover" pos="0 0 {_WHEEL_RADIUS_M}" childclass="rover"><freejoint/>
  <geom type="box" size="{length / 2} {half_track - 0.03} .04" pos="0 0 .05" mass="4"/>
  <geom pos="{length / 2 - 0.04} 0 -.009" {caster}/><geom pos="{-length / 2 + 0.04} 0 -.009" {caster}/>
