@@ -17,6 +17,8 @@ from policyloop.errors import PolicyloopError
 __all__ = ["Crew", "ends_with_parent"]
 
 _GRACE_S = 10.0
+_SHARED_CORES = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+"""The processes share the cores: libraries take one thread each, and threads that wait must sleep."""
 
 
 @contextmanager
@@ -66,8 +68,7 @@ class Crew:
 
     def start(self, name: str, command: Sequence[str]) -> None:
         """Start `policyloop <command>` as child `name`."""
-        # One thread for numpy's BLAS: the processes share the cores already.
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment = {**os.environ, **_SHARED_CORES}
         with (self._logs / f"{name}.log").open("ab") as log:
             self._children[name] = subprocess.Popen(
                 [sys.executable, "-m", "policyloop", *command, "--follow-parent", str(os.getpid())],
