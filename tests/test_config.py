@@ -46,7 +46,6 @@ def test_the_command_line_fills_what_the_file_does_not_say(path: Path) -> None:
     assert load_settings(Settings, path, speed_mps=0.1) == Settings(name="mule", speed_mps=0.1)
 
 
-@pytest.mark.xfail(strict=True, reason="the file wins; the module and the design say that the command line does")
 def test_the_command_line_overrides_the_file(path: Path) -> None:
     path.write_text('name = "mule"\nspeed_mps = 0.1\n')
     assert load_settings(Settings, path, name="typed") == Settings(name="typed", speed_mps=0.1)
@@ -82,7 +81,6 @@ def test_a_wrong_value_on_the_command_line_is_refused() -> None:
         load_settings(Settings, None, speed_mps="fast")
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="a file that is not UTF-8 ends in a traceback")
 def test_a_file_that_is_not_text_is_refused(path: Path) -> None:
     path.write_bytes('name = "Müller"'.encode("latin-1"))
     with pytest.raises(ConfigError):

@@ -21,7 +21,7 @@ Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
 def load_settings(kind: type[Settings], path: Path | None, **overrides: Any) -> Settings:
-    """Read settings of `kind`; what the file does not say comes from `overrides`, then from the defaults.
+    """Read settings of `kind`: `overrides` first, then what the file says, then the defaults.
 
     Raises:
         ConfigError: The file is missing or is not TOML, or a key or value in it is wrong.
@@ -34,9 +34,9 @@ def load_settings(kind: type[Settings], path: Path | None, **overrides: Any) -> 
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not valid TOML: {error}") from error
     try:
-        return msgspec.convert({**overrides, **values}, kind)
+        return msgspec.convert({**values, **overrides}, kind)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {error}") from error

@@ -111,7 +111,10 @@ def handles_sigterm() -> Callable[[int], bool]:
     """Return `handles_sigterm(pid)`: whether a process has come so far as to end in order when it is asked to."""
 
     def check(pid: int) -> bool:
-        status = Path(f"/proc/{pid}/status").read_text()
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
         caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
         return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 

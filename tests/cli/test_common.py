@@ -128,7 +128,6 @@ def test_a_wrong_profile_exits_with_3(
     assert not Path("journal").exists()
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="a profile that is not UTF-8 ends in a traceback")
 def test_a_profile_that_is_not_text_exits_with_3(
     policyloop: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:

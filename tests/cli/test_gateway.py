@@ -57,7 +57,6 @@ def test_a_robot_of_another_profile_exits_with_7(spawn: Spawn) -> None:
     assert "Traceback" not in err
 
 
-@pytest.mark.xfail(strict=True, reason="robots that are refused are not closed")
 def test_a_refused_robot_releases_its_socket_and_its_spool(spawn: Spawn, policyloop: Call, tmp_path: Path) -> None:
     address = listening(spawn("gateway", "--journal", "journal", "--profile", "rover", "--port", 0))
     with warnings.catch_warnings(record=True) as caught:

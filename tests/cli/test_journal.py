@@ -66,7 +66,6 @@ def test_verify_names_the_first_step_that_cannot_be_decoded(copied: Path, policy
     assert "2 of 82 steps are damaged; the first: step 80" in err
 
 
-@pytest.mark.xfail(strict=True, reason="a rotten record hides all that follow, and verify does not look behind it")
 def test_verify_finds_a_record_that_rotted_on_disk(copied: Path, policyloop: Call) -> None:
     (segment,) = copied.glob("*.seg")
     data = bytearray(segment.read_bytes())

@@ -153,7 +153,6 @@ def test_a_layer_that_cannot_be_exported_is_refused_by_name(mini: RobotProfile) 
     assert "ReLU" in caught.value.remedy
 
 
-@pytest.mark.xfail(strict=True, raises=StopIteration, reason="a network that has no ONNX form is not named")
 def test_a_network_that_cannot_be_exported_is_refused_by_name(mini: RobotProfile) -> None:
     class Home(ActorCritic):
         pass
@@ -182,7 +181,6 @@ def test_other_weights_than_exported_are_refused(mini: RobotProfile) -> None:
         check_parity(network, exported, mini, probe_features(mini, 2))
 
 
-@pytest.mark.xfail(strict=True, reason="the tolerance grows with the last input's output, whichever input differs")
 def test_one_large_output_does_not_excuse_differences_elsewhere() -> None:
     profile = without_camera()
     network = trained("mlp", profile)

@@ -89,7 +89,6 @@ def test_the_refusal_names_the_layers_that_can_be_exported() -> None:
         assert name in caught.value.remedy
 
 
-@pytest.mark.xfail(strict=True, reason="the writer drops options of a layer, or fails without naming it")
 @pytest.mark.parametrize(
     ("module", "shape"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,3 +55,18 @@ def processes_of(alive: Callable[[int], bool]) -> Callable[..., list[int]]:
         return found
 
     return find
+
+
+@pytest.fixture
+def handles_sigterm() -> Callable[[int], bool]:
+    """Return `handles_sigterm(pid)`: whether a process has come so far as to end in order when it is asked to."""
+
+    def check(pid: int) -> bool:
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+        return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+    return check

@@ -95,7 +95,7 @@ def check_report(result: DemoResult, settings: DemoSettings) -> None:
 def test_a_miniature_demo_records_clones_ships_and_judges(
     tmp_path: Path, mini: RobotProfile, processes_of: ProcessesOf
 ) -> None:
-    settings = tiny(tmp_path / "demo", 12, demonstrations=200, robot_processes=1)
+    settings = tiny(tmp_path / "demo", 12, demonstrations=100, robot_processes=1)
     phases: list[str] = []
     result = run_loop(settings, threading.Event(), lambda name, *_: phases.append(name))
     check_result(result, settings.out, mini, episodes=2)
@@ -105,10 +105,10 @@ def test_a_miniature_demo_records_clones_ships_and_judges(
     journal = Journal(settings.out / "journal")
     summary = journal.summary()
     journal.close()
-    assert summary.sources["scripted"] >= 200
+    assert summary.sources["scripted"] >= 100
     assert summary.sources["policy"] > 100
     learner = load_settings(LearnerSettings, settings.out / "learner.toml")
-    assert (learner.demonstrations, learner.stop_and_go) == (200, True)
+    assert (learner.demonstrations, learner.stop_and_go) == (100, True)
 
 
 @pytest.mark.long
@@ -130,7 +130,6 @@ def test_a_small_demo_improves_by_ppo_and_reports(tmp_path: Path, mini: RobotPro
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="a demo that ends before its first checkpoint has no policy")
 def test_a_demo_from_nothing_that_is_too_short_to_learn_still_reports(tmp_path: Path) -> None:
     settings = tiny(tmp_path / "demo", 12, demonstrations=0, robot_processes=1, robots_per_process=1)
     result = run_loop(settings, threading.Event(), silent)
@@ -183,20 +182,6 @@ def test_a_demo_whose_trainer_was_killed_completes_when_it_is_resumed(
     result = run_loop(resumed, threading.Event(), silent)
     check_result(result, settings.out, mini, episodes=2)
     check_report(result, resumed)
-    assert processes_of(tmp_path) == []
-
-
-def test_a_stop_ends_the_loop_and_its_processes(tmp_path: Path, processes_of: ProcessesOf) -> None:
-    stop, phases = threading.Event(), []
-
-    def report(name: str, done: float, total: float, note: str) -> None:
-        phases.append(name)
-        if name == "recording and cloning" and len(processes_of(tmp_path, "sim")) == 2:
-            stop.set()
-
-    with pytest.raises(KeyboardInterrupt):
-        run_loop(tiny(tmp_path / "demo", 12), stop, report)
-    assert phases[-1] == "recording and cloning"
     assert processes_of(tmp_path) == []
 
 

@@ -12,7 +12,6 @@ import torch
 
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step
-from policyloop.errors import WireError
 from policyloop.learn.feed import Feed, FeedState, learner_inputs, load_demonstrations, scan
 from policyloop.learn.networks import SCAN_COLUMNS, make_network
 from policyloop.learn.rollout import Rollout, Trace, generalized_advantages
@@ -244,7 +243,6 @@ def test_without_tolerance_only_the_newest_policy_enters(feed_of: FeedOf, drive:
     assert feed.ledger == {"too-old": 1, "trained": 2}
 
 
-@pytest.mark.xfail(strict=True, reason="a step that waited for its successor is not asked for its age again")
 def test_a_step_that_grew_too_old_while_it_waited_does_not_enter(growing: Journal, drive: Drive) -> None:
     feed = Feed(growing, growing.profile.nominal_normalizer, max_staleness=0)
     append(growing, drive(0), drive(1))
@@ -329,7 +327,6 @@ def test_a_human_after_a_rollout_ends_what_was_kept(growing: Journal, drive: Dri
     assert feed.ledger == {"trained": 2, "demonstration": 1}
 
 
-@pytest.mark.xfail(strict=True, reason="steps that wait for a successor count as ready, but take() cannot give them")
 def test_what_is_ready_can_be_taken(feed_of: FeedOf, drive: Drive) -> None:
     robots = [drive(i, robot=f"r{robot}") for i in range(3) for robot in range(4)]
     feed = feed_of(robots)
@@ -355,7 +352,6 @@ def test_a_step_of_another_profile_is_damage(
     assert feed.ledger == {"damaged": 1, "trained": 2}
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="a hole in the journal is not taken for damage")
 def test_records_that_rotted_on_disk_are_counted_and_the_rest_is_read(
     blind: RobotProfile, drive: Drive, tmp_path: Path
 ) -> None:
@@ -493,22 +489,17 @@ def test_a_restart_changes_nothing_for_one_robot(blind: RobotProfile, drive: Dri
     assert feed.ledger["trained"] > 250
 
 
-@pytest.mark.xfail(
-    strict=True, reason="rollouts list robots in the order of their first step after the restart, not before it"
-)
 def test_a_restart_changes_nothing_for_two_robots(blind: RobotProfile, drive: Drive, write_journal: Write) -> None:
     steps = [drive(i, robot=robot) for i in range(40) for robot in ("a", "b")]
     rollouts_without_and_with_restarts(write_journal(blind, steps), wanted=15, rounds=4)
 
 
-@pytest.mark.xfail(strict=True, reason="damage behind a waiting step is read again after a restart, and counted again")
 def test_a_restart_does_not_count_damage_twice(blind: RobotProfile, drive: Drive, write_journal: Write) -> None:
     other = [drive(i, robot="b") for i in range(12)]
     records: list[Record] = [drive(0, robot="a"), NO_STEP, *other]
     rollouts_without_and_with_restarts(write_journal(blind, records), wanted=5, rounds=3)
 
 
-@pytest.mark.xfail(strict=True, reason="a dropped step's sequence number is overwritten by those of earlier steps")
 def test_a_restart_does_not_count_a_dropped_step_twice(blind: RobotProfile, drive: Drive, write_journal: Write) -> None:
     records = [
         drive(0, robot="a"),  # waits for its successor all the time
@@ -517,7 +508,6 @@ def test_a_restart_does_not_count_a_dropped_step_twice(blind: RobotProfile, driv
     rollouts_without_and_with_restarts(write_journal(blind, records), wanted=10, rounds=2)
 
 
-@pytest.mark.xfail(strict=True, reason="the age of a waiting step is judged again after a restart, but not without one")
 def test_a_restart_does_not_change_what_is_too_old(blind: RobotProfile, drive: Drive, write_journal: Write) -> None:
     steps = [drive(i, version=1 + i // 10) for i in range(40)]
     rollouts_without_and_with_restarts(
@@ -606,7 +596,6 @@ def test_a_journal_without_demonstrations_gives_none(blind: RobotProfile, drive:
     assert demonstrations.actions.shape == (0, 2)
 
 
-@pytest.mark.xfail(strict=True, raises=WireError, reason="one damaged record keeps all demonstrations from being read")
 def test_a_damaged_record_does_not_keep_demonstrations_from_being_read(
     blind: RobotProfile, drive: Drive, write_journal: Write
 ) -> None:

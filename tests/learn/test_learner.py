@@ -271,7 +271,6 @@ def test_fewer_demonstrations_than_wanted_are_cloned_all_the_same(
     assert learner.version == 1
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="steps that wait for a successor count as a rollout")
 def test_a_rollout_smaller_than_the_number_of_robots_is_learned_from(
     blind: RobotProfile, drive: Drive, write_journal: Write, place: Place
 ) -> None:
@@ -281,7 +280,6 @@ def test_a_rollout_smaller_than_the_number_of_robots_is_learned_from(
     assert learner.version == 4
 
 
-@pytest.mark.xfail(strict=True, reason="updates since the last multiple of the interval are in no checkpoint")
 def test_the_last_update_of_a_recording_is_in_a_checkpoint(journal: Journal, place: Place) -> None:
     learner = place.learner(journal, change(total_updates=0, checkpoint_interval=100))
     learner.run()
@@ -349,7 +347,6 @@ def test_a_learner_goes_on_before_a_damaged_checkpoint_bit_for_bit(journal: Jour
     assert place.fingerprint() == expected
 
 
-@pytest.mark.xfail(strict=True, reason="rollouts list robots in another order after a restart")
 def test_a_learner_of_three_robots_goes_on_bit_for_bit(
     blind: RobotProfile, drive: Drive, write_journal: Write, place: Place, tmp_path: Path
 ) -> None:
@@ -446,7 +443,6 @@ def test_a_learner_that_waits_for_demonstrations_can_be_stopped(live: tuple[Jour
     assert place.updates() == []
 
 
-@pytest.mark.xfail(strict=True, reason="a stop while steps are collected leaves no checkpoint of the last updates")
 def test_a_learner_that_is_stopped_while_it_collects_leaves_a_checkpoint(
     live: tuple[Journal, Gateway], place: Place
 ) -> None:

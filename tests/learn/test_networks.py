@@ -145,7 +145,6 @@ def test_an_unknown_network_is_refused_by_name(mini: RobotProfile) -> None:
     assert "spatial" in caught.value.remedy
 
 
-@pytest.mark.xfail(strict=True, reason="original accepts a camera that its convolutions cannot shrink, and fails later")
 def test_original_refuses_a_picture_too_small_for_its_convolutions(mini: RobotProfile) -> None:
     assert mini.camera is not None
     camera = msgspec.structs.replace(mini.camera, width=20, height=16)

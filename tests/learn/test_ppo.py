@@ -150,9 +150,6 @@ def test_advantages_are_normalised(network: ActorCritic, blind: RobotProfile) ->
         "mlp",
         pytest.param(
             "original",
-            marks=pytest.mark.xfail(
-                strict=True, reason="the value loss reaches the encoder that the original network shares"
-            ),
         ),
     ],
 )
@@ -332,7 +329,6 @@ def test_equal_seeds_give_equal_updates_and_other_seeds_others(network: ActorCri
 
 
 @pytest.mark.filterwarnings("ignore:std\\(\\)|var\\(\\)")
-@pytest.mark.xfail(strict=True, reason="the deviation of one advantage is not a number, and spreads to every weight")
 def test_a_rollout_of_one_step_leaves_the_weights_finite(network: ActorCritic, blind: RobotProfile) -> None:
     update(network, on_policy(network, blind, 1), ONE_STEP)
     assert all(torch.isfinite(parameter).all() for parameter in network.parameters())

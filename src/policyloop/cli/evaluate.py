@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -63,6 +63,7 @@ def evaluate(
 
 def _profile_of(policy: str) -> str:
     """Return the name of the profile that a policy was trained for."""
+    from policyloop.errors import StorageError, VerificationError
     from policyloop.evaluate import find_policy
     from policyloop.runtime.onnx_backend import read_metadata
     from policyloop.runtime.reload import bundle_directory
@@ -73,4 +74,9 @@ def _profile_of(policy: str) -> str:
     if path.suffix == ".onnx":
         return read_metadata(path.read_bytes()).get("profile_name", "rover")
     manifest = bundle_directory(path) / "manifest.json"
-    return str(msgspec.json.decode(manifest.read_bytes())["profile_name"])
+    try:
+        return str(msgspec.json.decode(manifest.read_bytes(), type=dict[str, Any])["profile_name"])
+    except OSError as error:
+        raise StorageError(f"cannot read {manifest}: {error.strerror}") from error
+    except (msgspec.DecodeError, KeyError) as error:
+        raise VerificationError(f"{manifest} is damaged: {error}", "export the bundle again") from error

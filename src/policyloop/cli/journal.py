@@ -46,8 +46,12 @@ def verify(journal: Annotated[Path, typer.Argument(help="Directory of the journa
             opened.read(position)
         except (WireError, StorageError) as error:
             damaged.append(f"step {position}: {error}")
-    count = opened.next
+    count, unreadable = opened.next, opened.unreadable_bytes
     opened.close()
     if damaged:
         raise VerificationError(f"{len(damaged)} of {count} steps are damaged; the first: {damaged[0]}")
+    if unreadable:
+        raise VerificationError(
+            f"{count} steps are intact, but {unreadable} bytes cannot be read: a record is damaged or torn"
+        )
     typer.echo(f"{count} steps, all intact")

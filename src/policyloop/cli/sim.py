@@ -58,7 +58,11 @@ def sim(
     with ends_with_parent(stop, follow_parent), tempfile.TemporaryDirectory(prefix="policyloop-") as temporary:
         fleet = Fleet(loaded, settings, spool or Path(temporary))
         started_s = time.monotonic()
-        fleet.run(stop, steps=steps or None)
+        try:
+            fleet.run(stop, steps=steps or None)
+        except BaseException:
+            fleet.close(0.0)
+            raise
         elapsed_s = time.monotonic() - started_s
         drained = fleet.close()
     episodes = fleet.episodes

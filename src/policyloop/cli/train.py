@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def train(
+    context: typer.Context,
     profile: Profile = "rover",
     learner: Annotated[str, typer.Option(help="bc: clone demonstrations; ppo: clone, then improve.")] = "ppo",
     network: Annotated[str, typer.Option("--network", "--encoder", help="spatial, original or mlp.")] = "spatial",
@@ -50,9 +51,7 @@ def train(
 
     stop = stop_on_signals()
     loaded = load_profile(profile)
-    settings = load_settings(
-        LearnerSettings,
-        settings_file,
+    chosen = dict(
         learner=learner,
         network=network,
         device=device,
@@ -65,6 +64,11 @@ def train(
         stop_and_go=stop_and_go,
         threads=threads,
     )
+    if settings_file is not None:  # a default does not override the file; what was typed does
+        typed = {"updates": "total_updates", "minutes": "time_budget_s"}
+        given = {typed.get(name, name) for name in context.params if _typed(context, name)}
+        chosen = {name: value for name, value in chosen.items() if name in given}
+    settings = load_settings(LearnerSettings, settings_file, **chosen)
     log = Journal(journal, loaded, writable=not offline)
     receiver = None
     try:
@@ -93,6 +97,11 @@ def train(
         log.close()
     counts = ", ".join(f"{count} {name}" for name, count in worker.ledger.items())
     typer.echo(f"policy {worker.version} in {store}" + (f"; steps: {counts}" if counts else ""))
+
+
+def _typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 class _Console:

@@ -70,25 +70,31 @@ class GraphWriter:
         if isinstance(module, nn.Conv2d):
             return self._convolution(module, x, prefix)
         if isinstance(module, nn.Linear):
-            weights = [self._tensor(module.weight, f"{prefix}.weight"), self._tensor(module.bias, f"{prefix}.bias")]
+            weights = [self._tensor(module.weight, f"{prefix}.weight")]
+            if module.bias is not None:
+                weights.append(self._tensor(module.bias, f"{prefix}.bias"))
             return self.node("Gemm", [x, *weights], transB=1)
         if isinstance(module, nn.AdaptiveAvgPool2d):
             if module.output_size not in (1, (1, 1)):
                 raise ConfigError(f"{prefix}: AdaptiveAvgPool2d to {module.output_size} has no static ONNX form")
             return self.node("GlobalAveragePool", [x])
+        if isinstance(module, nn.ELU):
+            return self.node("Elu", [x], alpha=module.alpha)
         simple = _SIMPLE.get(type(module))
         if simple is None:
             raise ConfigError(
                 f"layer {prefix} ({type(module).__name__}) cannot be exported",
-                f"use one of {', '.join(sorted(t.__name__ for t in _SIMPLE))}, Conv2d, Linear, AdaptiveAvgPool2d(1)",
+                f"use one of {', '.join(sorted(t.__name__ for t in _SIMPLE))}, "
+                "ELU, Conv2d, Linear, AdaptiveAvgPool2d(1)",
             )
         return simple(self, x)
 
     def _convolution(self, layer: nn.Conv2d, x: str, prefix: str) -> str:
+        if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
+            raise ConfigError(f"{prefix}: padding {layer.padding} ({layer.padding_mode}) has no ONNX form here")
         weights = [self._tensor(layer.weight, f"{prefix}.weight")]
         if layer.bias is not None:
             weights.append(self._tensor(layer.bias, f"{prefix}.bias"))
-        assert not isinstance(layer.padding, str)
         return self.node(
             "Conv",
             [x, *weights],
@@ -124,6 +130,5 @@ _SIMPLE: dict[type[nn.Module], Callable[[GraphWriter, str], str]] = {
     nn.ReLU: lambda graph, x: graph.node("Relu", [x]),
     nn.Tanh: lambda graph, x: graph.node("Tanh", [x]),
     nn.Sigmoid: lambda graph, x: graph.node("Sigmoid", [x]),
-    nn.ELU: lambda graph, x: graph.node("Elu", [x]),
     nn.Flatten: lambda graph, x: graph.node("Flatten", [x], axis=1),
 }

@@ -19,7 +19,7 @@ import msgspec
 
 from policyloop.bundle.store import Store
 from policyloop.demo.processes import Crew
-from policyloop.errors import ConnectionFailed, StorageError, UsageError
+from policyloop.errors import ConnectionFailed, PolicyloopError, StorageError, UsageError
 from policyloop.evaluate import EVALUATION_ARENAS, EvaluationReport
 
 __all__ = ["DemoResult", "DemoSettings", "run_loop"]
@@ -231,6 +231,8 @@ def _checkpoints(out: Path) -> list[Path]:
 def _choose(settings: DemoSettings, stop: threading.Event, phases: _Phases) -> tuple[Path, Path]:
     """Return the first policy and the best of the newest ones, by driving validation arenas."""
     checkpoints = _checkpoints(settings.out)
+    if not checkpoints:
+        raise PolicyloopError("the trainer left no checkpoint", "give it more --minutes")
     candidates = checkpoints[-4:]
     jobs = {
         path.name: [str(path), "--episodes", "20", "--arena-seed", str(_VALIDATION_ARENAS), "--gate", "limits"]

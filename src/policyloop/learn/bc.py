@@ -50,7 +50,8 @@ def mirrored(profile: RobotProfile, features: Features, shares: Tensor) -> tuple
     Pictures are flipped; yaw rate and roll, and the angular action, change sign.
     """
     proprio = features["proprio"].clone()
-    for name in ("angular_vel", "roll"):
+    sensed = {quantity.name for quantity in profile.proprio}
+    for name in sensed & {"angular_vel", "roll"}:
         proprio[:, profile.proprio_index(name)] *= -1
     flipped = {name: tensor.flip(-1) for name, tensor in features.items() if name in ("rgb", "depth", "scan")}
     signs = torch.tensor([-1.0 if quantity.name == "angular" else 1.0 for quantity in profile.action])

@@ -29,6 +29,8 @@ from policyloop.link.journal import Journal
 __all__ = ["Feed", "FeedState", "FinishedEpisode", "learner_inputs", "load_demonstrations"]
 
 _DEMONSTRATORS = ("human", "scripted")
+_DAMAGE = (StorageError, WireError)
+"""What reading a record may raise."""
 
 
 def scan(depth_mm: NDArray[np.uint16], profile: RobotProfile) -> NDArray[np.float32]:
@@ -64,7 +66,7 @@ def load_demonstrations(
     for position in range(stop - 1, -1, -1):
         if len(actions) == limit:
             break
-        if journal.header(position).action.source in _DEMONSTRATORS:
+        if is_demonstration(journal, position):
             step = journal.read(position)
             inputs.append(learner_inputs(journal.profile, normalizer, step.observation))
             actions.append(step.record.action.values)
@@ -77,6 +79,14 @@ def load_demonstrations(
     )
 
 
+def is_demonstration(journal: Journal, position: int) -> bool:
+    """Tell whether the record at `position` is an intact demonstration."""
+    try:
+        return journal.header(position).action.source in _DEMONSTRATORS
+    except _DAMAGE:
+        return False
+
+
 class FeedState(msgspec.Struct, kw_only=True):
     """Where in the journal the learner stands; part of a checkpoint."""
 
@@ -84,6 +94,8 @@ class FeedState(msgspec.Struct, kw_only=True):
     """First record that may hold something not consumed yet."""
     consumed: dict[str, int] = {}
     """Per robot/boot, the newest sequence number that is consumed already."""
+    read: int = 0
+    """First record that was never read; damage before it is counted already."""
     ledger: dict[str, int] = {}
 
 
@@ -125,7 +137,6 @@ class Feed:
 
     Attributes:
         ledger: Steps per bin: trained, demonstration, too-old, gap, other, damaged.
-        ready: Policy steps that wait in complete traces or in open ones.
         episodes: Finished since the last `take`.
     """
 
@@ -135,12 +146,12 @@ class Feed:
         state = state or FeedState()
         self.ledger: Counter[str] = Counter(state.ledger)
         self.episodes: list[FinishedEpisode] = []
-        self.ready = 0
         self._journal = journal
         self._profile = journal.profile
         self._normalizer = normalizer
         self._max_staleness = max_staleness
         self._next = state.position
+        self._read = state.read
         self._consumed = dict(state.consumed)
         self._streams: dict[str, _Stream] = defaultdict(_Stream)
         self._traces: list[Trace] = []
@@ -150,7 +161,13 @@ class Feed:
         """Where to go on after a restart."""
         waiting = [item.position for stream in self._streams.values() for item in stream.items]
         position = min(waiting, default=self._next)
-        return FeedState(position=position, consumed=dict(self._consumed), ledger=dict(self.ledger))
+        return FeedState(position=position, consumed=dict(self._consumed), read=self._read, ledger=dict(self.ledger))
+
+    @property
+    def ready(self) -> int:
+        """Policy steps that `take` would give now: the last one of an open trace waits for its successor."""
+        waiting = sum(max(0, len(stream.items) - 1) for stream in self._streams.values())
+        return sum(len(trace) for trace in self._traces) + waiting
 
     def advance(self, version: int, until_ready: int) -> bool:
         """Read on until `until_ready` policy steps are ready; False if the journal ends before.
@@ -159,18 +176,31 @@ class Feed:
             version: The learner's, against which staleness counts.
             until_ready: How many steps the next rollout needs.
         """
+        for key, stream in self._streams.items():
+            self._drop_old(stream, key, version)
         while self.ready < until_ready:
             if self._next >= self._journal.next:
                 return False
             self._take_in(self._next, version)
             self._next += 1
+            self._read = max(self._read, self._next)
         return True
+
+    def _drop_old(self, stream: _Stream, key: str, version: int) -> None:
+        """Give up steps that grew too old while they waited for their successor."""
+        while stream.items and self._is_old(stream.items[0].record, version):
+            self._bin(key, stream.items.pop(0).record, "too-old")
+
+    def _is_old(self, record: StepRecord, version: int) -> bool:
+        behaviour = record.action.behaviour
+        assert behaviour is not None
+        return version - behaviour.policy_version > self._max_staleness
 
     def _take_in(self, position: int, version: int) -> None:
         try:
             step = self._journal.read(position)
-        except (StorageError, WireError):
-            self.ledger["damaged"] += 1
+        except _DAMAGE:
+            self.ledger["damaged"] += position >= self._read
             return
         record = step.record
         key = f"{record.robot}/{record.boot}"
@@ -182,17 +212,14 @@ class Feed:
             self._interrupt(stream, key, step)
             self._bin(key, record, "demonstration" if record.action.source in _DEMONSTRATORS else "other")
             return
-        behaviour = record.action.behaviour
-        assert behaviour is not None
         item = _Item(position, record, self._inputs(step.observation), step.observation["proprio"])
         if stream.items and not _follows(stream.items[-1].record, record):
             self._drop_tail(stream, key)
-        if version - behaviour.policy_version > self._max_staleness:
+        if self._is_old(record, version):
             self._interrupt(stream, key, step)
             self._bin(key, record, "too-old")
             return
         stream.items.append(item)
-        self.ready += 1
         if record.ended:
             final = step.final_observation
             if final is None:  # cannot be valued: v1 has no final observation
@@ -216,7 +243,6 @@ class Feed:
     def _drop_tail(self, stream: _Stream, key: str) -> None:
         """End the open trace where nothing is known of what followed: its last state stands for the future."""
         last = stream.items.pop()
-        self.ready -= 1
         self._bin(key, last.record, "gap")
         if stream.items:
             self._close(stream, key, last.inputs, last.proprio, terminated=False)
@@ -256,7 +282,7 @@ class Feed:
 
     def _bin(self, key: str, record: StepRecord, name: str) -> None:
         self.ledger[name] += 1
-        self._consumed[key] = record.sequence
+        self._consumed[key] = max(record.sequence, self._consumed.get(key, -1))
 
     def _keep_score(self, stream: _Stream, record: StepRecord) -> None:
         if record.index == 0:
@@ -271,13 +297,13 @@ class Feed:
 
     def take(self) -> list[Trace]:
         """Return every ready step as traces. The last step of an open trace waits for its successor."""
-        for key, stream in self._streams.items():
+        # In a fixed order: after a restart streams begin in another one.
+        for key, stream in sorted(self._streams.items(), key=lambda entry: entry[0]):
             if len(stream.items) >= 2:
                 last = stream.items.pop()
                 self._close(stream, key, last.inputs, last.proprio, terminated=False)
                 stream.items = [last]
         traces, self._traces = self._traces, []
-        self.ready = sum(len(stream.items) for stream in self._streams.values())
         return traces
 
 

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -30,7 +30,7 @@ from policyloop.core.step import Arrays
 from policyloop.errors import ConfigError, IncompatibleError
 from policyloop.learn.bc import BcSettings, Demonstrations, clone, cloning_loss, draw_batch
 from policyloop.learn.checkpoint import Checkpoint, CheckpointState, latest_checkpoint, save_checkpoint
-from policyloop.learn.feed import Feed, FeedState, load_demonstrations
+from policyloop.learn.feed import Feed, FeedState, is_demonstration, load_demonstrations
 from policyloop.learn.metrics import Metrics
 from policyloop.learn.networks import make_network
 from policyloop.learn.ppo import PpoSettings, make_optimizer, ppo_update
@@ -57,9 +57,9 @@ class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     seed: int = 0
     demonstrations: int = 3000
     """Clone once so many demonstration steps are there; 0 = do not clone."""
-    update_interval: int = 8192
-    checkpoint_interval: int = 10
-    total_updates: int = 0
+    update_interval: Annotated[int, msgspec.Meta(ge=1)] = 8192
+    checkpoint_interval: Annotated[int, msgspec.Meta(ge=1)] = 10
+    total_updates: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Stop after so many updates; 0 = go on. The learning rate falls over this span."""
     time_budget_s: float = 0.0
     """Stop after so long; 0 = no limit. The learning rate falls over this span too."""
@@ -139,7 +139,9 @@ class Learner:
         feed_state: FeedState | None = None
         if saved is not None:
             feed_state = self._restore(saved)
+        self._checkpointed = -1 if saved is None else saved.state.update
         self._feed = Feed(journal, self._normalizer, max_staleness=settings.max_staleness, state=feed_state)
+        self._feed_state = self._feed.state
         self._demonstrations: Demonstrations | None = None
         self._recent_inputs: list[Arrays] = []
         self._scores: list[float] = []
@@ -186,6 +188,8 @@ class Learner:
             if self._settings.learner == "ppo":
                 while not self._finished and self._improve():
                     pass
+            if self._version and self._update > self._checkpointed:
+                self._checkpoint()
             self._tell("finished", 1, 1)
         finally:
             self._metrics.close()
@@ -234,7 +238,7 @@ class Learner:
         found, position = 0, 0
         while True:
             while position < self._journal.next:
-                found += self._journal.header(position).action.source in ("human", "scripted")
+                found += is_demonstration(self._journal, position)
                 position += 1
             wanted = self._settings.demonstrations
             self._tell("waiting", min(found, wanted), wanted)
@@ -269,6 +273,7 @@ class Learner:
         self._hold(True)
         started_s = time.monotonic()
         traces = self._feed.take()
+        self._feed_state = self._feed.state  # what is read from here on belongs to the next update
         settings = self._scheduled()
         self._tell("updating", 0, 1)
         rollout = Rollout.build(
@@ -393,11 +398,12 @@ class Learner:
             seed=self._settings.seed,
             cloned=self._cloned,
             demonstrations_until=self._demonstrations_until,
-            feed=self._feed.state,
+            feed=self._feed_state,
             elapsed_s=self._elapsed_s,
             settings=msgspec.to_builtins(self._settings),
         )
         save_checkpoint(self._checkpoints, state, self._network, self._optimizer, self._generator, self._bundle)
+        self._checkpointed = self._update
 
     # -- talking to others --------------------------------------------------------------------
 

@@ -241,5 +241,7 @@ def make_network(name: str, profile: RobotProfile, *, initial_log_std: float = -
     if name == "original":
         if profile.camera is None:
             raise ConfigError(f"network 'original' needs a camera, profile '{profile.name}' has none", "use 'mlp'")
+        if min(profile.camera.width, profile.camera.height) < 33:  # four convolutions of stride 2 need this much
+            raise ConfigError("network 'original' needs a picture of at least 33x33 pixels", "use 'spatial'")
         return OriginalNetwork(profile, initial_log_std=initial_log_std)
     raise ConfigError(f"no network '{name}'", "use spatial, original or mlp")

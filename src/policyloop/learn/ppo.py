@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
 import torch
@@ -20,7 +21,7 @@ __all__ = ["PpoSettings", "make_optimizer", "ppo_update"]
 class PpoSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of PPO; the defaults are those of the original documents."""
 
-    learning_rate: float = 3e-4
+    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 3e-4
     critic_learning_rate: float = 1e-3
     gamma: float = 0.99
     lam: float = 0.95
@@ -28,7 +29,7 @@ class PpoSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     entropy_weight: float = 0.01
     value_weight: float = 0.5
     epochs: int = 4
-    minibatch: int = 256
+    minibatch: Annotated[int, msgspec.Meta(ge=1)] = 256
     max_grad_norm: float = 0.5
     reward_scale: float = 0.1
     desired_kl: float = 0.015
@@ -86,7 +87,8 @@ def ppo_update(
         learn_policy: False fits only the value function.
         auxiliary_loss: Added to the policy's loss at every minibatch.
     """
-    advantage = (rollout.advantage - rollout.advantage.mean()) / (rollout.advantage.std() + 1e-6)
+    deviation = rollout.advantage.std(correction=min(1, len(rollout) - 1))
+    advantage = (rollout.advantage - rollout.advantage.mean()) / (deviation + 1e-6)
     history: dict[str, list[float]] = {}
     start_mean, start_log_std = _start(network, rollout), network.log_std.detach().clone()
     for _ in range(settings.epochs):
@@ -109,6 +111,9 @@ def ppo_update(
             history.setdefault("value_loss", []).append(value_loss.item())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            if not learn_policy:  # an encoder that actor and critic share
+                for parameter in optimizer.param_groups[0]["params"]:
+                    parameter.grad = None
             for group in optimizer.param_groups:
                 nn.utils.clip_grad_norm_(group["params"], settings.max_grad_norm)
             optimizer.step()
@@ -163,5 +168,7 @@ def _start(network: ActorCritic, rollout: Rollout, chunk: int = 512) -> Tensor:
 
 def _explained_variance(rollout: Rollout) -> float:
     """Return 1 - Var(target - value) / Var(target); the advantage is exactly that difference."""
+    if len(rollout) < 2:
+        return math.nan
     variance = rollout.value_target.var().item()
     return math.nan if variance == 0 else 1 - rollout.advantage.var().item() / variance

@@ -100,6 +100,11 @@ class Journal:
         return self._log.next
 
     @property
+    def unreadable_bytes(self) -> int:
+        """Bytes that hold no intact step."""
+        return self._log.unreadable_bytes
+
+    @property
     def size_bytes(self) -> int:
         """Bytes on disk."""
         return self._log.size_bytes

@@ -139,6 +139,11 @@ class SegmentLog:
         return self._segments[-1].next if self._segments else 0
 
     @property
+    def unreadable_bytes(self) -> int:
+        """Bytes behind the last intact record of each segment: a torn tail, or damage that hides what follows."""
+        return sum(os.fstat(segment.fd).st_size - segment.end for segment in self._segments)
+
+    @property
     def size_bytes(self) -> int:
         """Bytes on disk."""
         return sum(segment.end for segment in self._segments)
