@@ -455,6 +455,45 @@ def test_a_learner_that_is_stopped_while_it_collects_leaves_a_checkpoint(
     assert place.updates()[-1] == learner.version - 1
 
 
+@pytest.mark.parametrize("robots", [1, 3])
+def test_a_learner_that_is_stopped_while_it_collects_goes_on_bit_for_bit(
+    robots: int, blind: RobotProfile, drive: Drive, tmp_path: Path
+) -> None:
+    """What was read for the rollout that never came about is read again."""
+    steps = list(recording(drive, robots=robots))
+    settings = change(update_interval=50 * robots)
+
+    def trained(name: str, *, stopped: bool) -> str:
+        place, stop = Place(tmp_path / name), threading.Event()
+        journal = Journal(tmp_path / name / "journal", blind, writable=True)
+        gateway = Gateway(journal, blind, "tcp://127.0.0.1:*")
+        gateway.start()
+        rest = iter(steps[: len(steps) // 2]), iter(steps[len(steps) // 2 :])
+
+        def arrive(half: int) -> None:
+            for step in rest[half]:
+                journal.append(encode_step(step, blind))
+
+        def report(progress: Progress) -> None:
+            if progress.phase == "collecting" and progress.update >= 1:
+                stop.set() if stopped else arrive(1)
+
+        try:
+            arrive(0)
+            place.learner(journal, settings, gateway=gateway, stop=stop, report=report).run()
+            if stopped:
+                assert 1 <= place.updates()[-1] < 6
+                arrive(1)
+                place.learner(journal, settings, gateway=gateway, resume=True).run()
+        finally:
+            gateway.close()
+            journal.close()
+        assert place.updates()[-1] == 6
+        return place.fingerprint()
+
+    assert trained("stopped", stopped=True) == trained("steady", stopped=False)
+
+
 def test_the_time_budget_ends_a_learner_that_gets_no_more_steps(live: tuple[Journal, Gateway], place: Place) -> None:
     journal, gateway = live
     learner = place.learner(journal, change(total_updates=0, time_budget_s=0.5), gateway=gateway)

@@ -48,6 +48,7 @@ REWARD_TERMS: Mapping[str, Callable[[Outcome], float]] = {
     "near": lambda o: float(0.3 <= o.distance_m < 0.5),
     "closeness": _closeness,
     "collision": lambda o: float(o.collided),
+    "idle": lambda o: float(abs(o.linear_mps) < 0.1 and abs(o.angular_radps) < 0.3),
     "override": lambda o: o.overridden,
     "time": lambda o: 1.0,
 }

@@ -78,7 +78,7 @@ learning_rate = 7e-4
 gamma = 0.98
 entropy_weight = 0.0
 initial_log_std = {"-0.7" if demonstrations else "-0.5"}
-final_log_std = -1.8
+final_log_std = -1.4
 
 [bc]
 mirror = false  # the teacher turns left on the spot; a mirror would teach both sides, and their mean
