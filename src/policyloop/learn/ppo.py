@@ -35,7 +35,7 @@ class PpoSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     minibatch: Annotated[int, msgspec.Meta(ge=1)] = 256
     max_grad_norm: float = 0.5
     reward_scale: float = 0.1
-    desired_kl: float = 0.03
+    desired_kl: float = 0.015
     """The actor's learning rate follows the policy's step: it falls when the policy is more than twice
     this far from where the update began and grows, up to `learning_rate`, when it is less than half."""
     critic_warmup_updates: int = 3
