@@ -9,7 +9,6 @@ so that a learner that was killed goes on as if nothing had happened.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import threading
 import time
@@ -30,6 +29,7 @@ from policyloop.core.step import Arrays
 from policyloop.errors import ConfigError, IncompatibleError
 from policyloop.learn.bc import BcSettings, Demonstrations, clone, cloning_loss, draw_batch
 from policyloop.learn.checkpoint import Checkpoint, CheckpointState, latest_checkpoint, save_checkpoint
+from policyloop.learn.device import choose_device, keep_freed_memory
 from policyloop.learn.feed import Feed, FeedState, is_demonstration, load_demonstrations
 from policyloop.learn.metrics import Metrics
 from policyloop.learn.networks import make_network
@@ -43,8 +43,6 @@ __all__ = ["Learner", "LearnerSettings", "Progress"]
 log = logging.getLogger(__name__)
 
 _IDLE_S = 0.02
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""glibc's malloc.h."""
 _PARITY_OBSERVATIONS = 16
 
 
@@ -119,10 +117,10 @@ class Learner:
         self._gateway = gateway
         self._report = report
         self._stop = stop or threading.Event()
-        self._device = _device(settings.device)
+        self._device = choose_device(settings.device)
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        _keep_freed_memory()
+        keep_freed_memory()
         saved = latest_checkpoint(checkpoints) if resume else None
         if saved is None and not resume and any(checkpoints.glob("[0-9]*")):
             raise ConfigError(f"{checkpoints} already holds checkpoints", "add --resume, or choose another directory")
@@ -432,26 +430,3 @@ class Learner:
                 elapsed_s=self._elapsed_s,
             )
         )
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc to reuse large blocks instead of returning them to the kernel after every layer.
-
-    Page faults otherwise cost a third of the time of a convolutional update on a CPU.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return  # another C library: only speed is lost
-    for parameter, value in ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, (1 << 31) - 1)):
-        mallopt(parameter, value)
-
-
-def _device(name: str) -> torch.device:
-    """Return the device by name; `auto` takes a GPU (CUDA or ROCm) where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device '{name}' cannot be used: {error}", "use auto, cpu or cuda") from error
