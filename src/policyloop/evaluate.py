@@ -22,7 +22,7 @@ from policyloop.sim.robot import SimulatedRobot
 
 __all__ = ["EVALUATION_ARENAS", "EvaluationReport", "evaluate", "find_policy", "interquartile_mean"]
 
-EVALUATION_ARENAS = 10_000
+EVALUATION_ARENAS = 1_000_000
 """First arena seed of record; no training or tuning uses seeds from here on."""
 
 _BOOTSTRAP_DRAWS = 2000

@@ -54,7 +54,7 @@ def test_the_gate_can_be_asked_to_act(policyloop: Call) -> None:
 def test_people_get_a_sentence(policyloop: Call) -> None:
     code, out, _ = policyloop("evaluate", "random", "--episodes", 2)
     assert code == 0
-    assert out.startswith("2 arenas from seed 10000, gate limits: return ")
+    assert out.startswith("2 arenas from seed 1000000, gate limits: return ")
     assert len(out.splitlines()) == 1
 
 

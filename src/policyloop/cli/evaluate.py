@@ -18,7 +18,7 @@ def evaluate(
     ],
     profile: Annotated[str, typer.Option(help="Robot profile; default: the policy's, or rover-mini.")] = "",
     episodes: Annotated[int, typer.Option(min=1, help="Arenas to drive.")] = 50,
-    arena_seed: Annotated[int, typer.Option(min=0, help="Seed of the first arena.")] = 10_000,
+    arena_seed: Annotated[int, typer.Option(min=0, help="Seed of the first arena.")] = 1_000_000,
     gate: Annotated[str, typer.Option(help="full; or limits: judge the driver without the distance rule.")] = "limits",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     follow_parent: Annotated[int, typer.Option(hidden=True)] = 0,
