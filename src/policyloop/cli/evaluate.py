@@ -25,7 +25,7 @@ def evaluate(
 ) -> None:
     """Drive unseen arenas without exploration and report returns with intervals."""
     from policyloop import evaluate as evaluation
-    from policyloop.cli.options import stop_on_signals
+    from policyloop.cli.options import echo_json, stop_on_signals
     from policyloop.cli.progress import progress_bar
     from policyloop.core.profile import load_profile
     from policyloop.demo.processes import ends_with_parent
@@ -51,7 +51,7 @@ def evaluate(
             progress=progress,
         )
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        echo_json(report)
         return
     low, high = report.return_ci or (float("nan"), float("nan"))
     typer.echo(

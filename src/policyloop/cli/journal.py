@@ -9,6 +9,7 @@ import msgspec
 import typer
 
 from policyloop.cli import journal_app
+from policyloop.cli.options import echo_json
 
 
 @journal_app.command()
@@ -23,7 +24,7 @@ def info(
     summary = opened.summary()
     opened.close()
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(summary), indent=2).decode())
+        echo_json(summary)
         return
     for name, value in msgspec.structs.asdict(summary).items():
         if isinstance(value, dict):

@@ -7,11 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from policyloop.cli import app
-from policyloop.cli.options import Profile, stop_on_signals
+from policyloop.cli.options import Profile, echo_json, stop_on_signals
 
 
 @app.command()
@@ -70,7 +69,7 @@ def run(
             slot.close()
     report = actor.report()
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        echo_json(report)
     else:
         typer.echo(
             f"{report.ticks} ticks at {loaded.rates.control_hz:g} Hz, {report.missed} missed; late by "

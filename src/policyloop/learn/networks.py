@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +22,11 @@ __all__ = [
     "ActorCritic",
     "Features",
     "MlpNetwork",
-    "NetworkName",
     "OriginalNetwork",
     "SpatialNetwork",
     "make_network",
 ]
 
-NetworkName = Literal["spatial", "original", "mlp"]
 Features = dict[str, Tensor]
 """Network inputs by name, batched: see `policyloop.core.features`, plus `scan` for the critic."""
 
