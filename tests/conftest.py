@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import struct
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -47,8 +50,7 @@ def _action(profile: RobotProfile, source: Source, rng: np.random.Generator) -> 
     values = tuple((profile.action_center + profile.action_half_range * np.tanh(sample)).tolist())
     if source != "policy":
         return Action(values, source)
-    squash = np.log1p(-(np.tanh(sample) ** 2))
-    log_prob = float((-0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - squash).sum())
+    log_prob = float((-0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)).sum())
     behaviour = Behaviour(
         mean=tuple(mean.tolist()),
         log_std=tuple(log_std.tolist()),
@@ -138,3 +140,31 @@ def make_v1_packet() -> Callable[..., bytes]:
     `rgb`, `depth` (m), `proprio` and `action` replace the arrays, anything else replaces metadata.
     """
     return _v1_packet
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """Return `until(condition, seconds=60)`: poll until `condition()` holds; fails after the deadline."""
+
+    def wait(condition: Callable[[], object], seconds: float = 60.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture
+def handles_sigterm() -> Callable[[int], bool]:
+    """Return `handles_sigterm(pid)`: whether a process has come so far as to end in order when it is asked to."""
+
+    def check(pid: int) -> bool:
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+        return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+    return check

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,34 +90,6 @@ def spawn(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for child in children:
         child.kill()
         child.communicate()
-
-
-@pytest.fixture
-def until() -> Callable[..., None]:
-    """Return `until(condition, seconds=30)`: poll until `condition()` holds; fails after the deadline."""
-
-    def wait(condition: Callable[[], object], seconds: float = 30.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, "waited in vain"
-            time.sleep(0.02)
-
-    return wait
-
-
-@pytest.fixture
-def handles_sigterm() -> Callable[[int], bool]:
-    """Return `handles_sigterm(pid)`: whether a process has come so far as to end in order when it is asked to."""
-
-    def check(pid: int) -> bool:
-        try:
-            status = Path(f"/proc/{pid}/status").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-        caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
-        return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
-
-    return check
 
 
 @pytest.fixture(scope="session")

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-
-@pytest.fixture
-def until() -> Callable[..., None]:
-    """Return `until(condition, seconds=60)`: poll until `condition()` holds; fails after the deadline."""
-
-    def wait(condition: Callable[[], object], seconds: float = 60.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, "waited in vain"
-            time.sleep(0.05)
-
-    return wait
 
 
 @pytest.fixture
@@ -55,18 +40,3 @@ def processes_of(alive: Callable[[int], bool]) -> Callable[..., list[int]]:
         return found
 
     return find
-
-
-@pytest.fixture
-def handles_sigterm() -> Callable[[int], bool]:
-    """Return `handles_sigterm(pid)`: whether a process has come so far as to end in order when it is asked to."""
-
-    def check(pid: int) -> bool:
-        try:
-            status = Path(f"/proc/{pid}/status").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-        caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
-        return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
-
-    return check

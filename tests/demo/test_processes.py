@@ -6,14 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from policyloop.demo import processes
-from policyloop.demo.processes import Crew, ends_with_parent
+from policyloop.demo.processes import Crew
 from policyloop.errors import PolicyloopError
 
 Until = Callable[..., None]
@@ -109,24 +108,33 @@ def test_stopping_nobody_and_twice_is_fine(tmp_path: Path) -> None:
         crew.stop("brief")
 
 
-def test_without_a_parent_to_follow_nothing_is_watched() -> None:
-    threads = threading.active_count()
-    with ends_with_parent(threading.Event(), 0):
-        assert threading.active_count() == threads
+def watching(parent: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that watches the process that `parent` names, and says how it ended."""
+    program = """
+import os, signal, threading
+from policyloop.demo.processes import end_with_parent
+stop = threading.Event()
+signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+end_with_parent(eval(PARENT))
+print("asked to end" if stop.wait(1.2) else "left alone")
+"""
+    program = program.replace("eval(PARENT)", parent)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
 
-def test_the_watch_ends_with_the_work_and_leaves_a_living_parent_alone() -> None:
-    stop, threads = threading.Event(), threading.active_count()
-    with ends_with_parent(stop, os.getppid()):
-        assert threading.active_count() == threads + 1
-        assert not stop.wait(1.2)  # longer than it takes to look twice
-    assert threading.active_count() == threads
+def test_a_living_parent_lets_the_child_live() -> None:
+    assert watching("os.getppid()").stdout == "left alone\n"
 
 
-def test_a_parent_that_is_not_there_sets_the_stop() -> None:
-    stop = threading.Event()
-    with ends_with_parent(stop, os.getpid()):  # nobody is his own parent
-        assert stop.wait(30)
+def test_a_parent_that_is_not_there_asks_the_child_to_end() -> None:
+    assert watching("os.getpid()").stdout == "asked to end\n"  # nobody is his own parent
+
+
+@pytest.mark.parametrize("command", ["export", "journal"])
+def test_every_command_can_be_a_child(tmp_path: Path, until: Until, command: str) -> None:
+    with Crew(tmp_path / "logs") as crew:
+        crew.start("child", [command, "--help"])
+        until(lambda: not crew.running("child"))
 
 
 PARENT = """

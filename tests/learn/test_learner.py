@@ -333,9 +333,13 @@ def test_a_learner_that_was_killed_goes_on_from_its_last_checkpoint_bit_for_bit(
     expected = place.fingerprint()
     shutil.rmtree(place.checkpoints / "000006")  # as if killed in update 5, with the store two policies ahead
     shutil.rmtree(place.checkpoints / "000004")
-    place.learner(journal, resume=True).run()
+    learner = place.learner(journal, resume=True)
+    learner.run()
     assert place.updates() == [0, 2, 4, 6]
     assert place.fingerprint() == expected
+    versions = [int(path.name.partition("-")[0]) for path in place.store.versions()]
+    assert versions == list(range(1, 12))  # 7 before; those of the four repeated updates are new policies
+    assert learner.version == 11
 
 
 def test_a_learner_goes_on_before_a_damaged_checkpoint_bit_for_bit(journal: Journal, place: Place) -> None:

@@ -162,6 +162,16 @@ def test_a_record_that_is_no_step_is_a_wire_error(tmp_path, journal, record):
     reader.close()
 
 
+def test_a_journal_with_a_record_that_is_no_step_still_serves_all_the_others(journal, mini, make_step):
+    for sequence in range(2):
+        journal.append(encode_step(make_step(mini, sequence, robot="r", boot="b"), mini))
+        journal.append([b"\xc1"])
+    assert journal.last_sequences() == {("r", "b"): 1}
+    assert [record.sequence for record in journal.headers()] == [0, 1]
+    summary = journal.summary()
+    assert (summary.steps, summary.damaged) == (2, 2)
+
+
 def test_a_greeting_is_no_step(journal, mini):
     journal.append([encode(Hello(protocol=PROTOCOL, robot="r", boot="b", profile_digest=mini.digest))])
     with pytest.raises(WireError, match="journal record 0 is not a step"):

@@ -63,6 +63,7 @@ def test_a_fleet_without_streaming_runs_and_counts(short: RobotProfile, tmp_path
 
 def test_the_robots_of_a_fleet_live_different_lives(short: RobotProfile, tmp_path: Path) -> None:
     emitted = run(short, FleetSettings(driver="scripted", robots=2), tmp_path, 20)
+    assert len({step.record.boot for step in emitted} - {""}) == 2
     first = {step.record.robot: step.observation["depth"].tobytes() for step in reversed(emitted)}
     assert len(first) == 2
     assert len(set(first.values())) == 2

@@ -35,6 +35,11 @@ class Store:
         except FileNotFoundError:
             return None
 
+    @property
+    def newest_version(self) -> int:
+        """The highest version ever added, 0 if there is none."""
+        return max((int(path.name.partition("-")[0]) for path in self.versions()), default=0)
+
     def versions(self) -> list[Path]:
         """Return every bundle's directory, oldest first."""
         return sorted((self.directory / "versions").glob("[0-9]*-*"))

@@ -38,6 +38,7 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    follow_parent: Annotated[int, typer.Option(hidden=True)] = 0,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what happens inside.")] = False,
 ) -> None:
     logging.basicConfig(
@@ -45,6 +46,10 @@ def _options(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    if follow_parent:
+        from policyloop.demo.processes import end_with_parent
+
+        end_with_parent(follow_parent)
 
 
 for _command in ("demo", "evaluate", "export", "gateway", "journal", "run", "sim", "train"):

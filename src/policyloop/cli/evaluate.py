@@ -21,21 +21,16 @@ def evaluate(
     arena_seed: Annotated[int, typer.Option(min=0, help="Seed of the first arena.")] = 1_000_000,
     gate: Annotated[str, typer.Option(help="full; or limits: judge the driver without the distance rule.")] = "limits",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    follow_parent: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Drive unseen arenas without exploration and report returns with intervals."""
     from policyloop import evaluate as evaluation
-    from policyloop.cli.options import echo_json, stop_on_signals
+    from policyloop.cli.options import echo_json, gate_mode, stop_on_signals
     from policyloop.cli.progress import progress_bar
     from policyloop.core.profile import load_profile
-    from policyloop.demo.processes import ends_with_parent
-    from policyloop.errors import UsageError
 
-    if gate not in ("full", "limits"):
-        raise UsageError(f"--gate {gate}", "use full or limits")
     loaded = load_profile(profile or _profile_of(policy))
     stop = stop_on_signals()
-    with ends_with_parent(stop, follow_parent), progress_bar("driving") as bar:
+    with progress_bar("driving") as bar:
 
         def progress(done: int, total: int) -> None:
             bar(done, total)
@@ -47,7 +42,7 @@ def evaluate(
             policy,
             episodes=episodes,
             arena_seed=arena_seed,
-            gate=gate,  # type: ignore[arg-type]
+            gate=gate_mode(gate),
             progress=progress,
         )
     if as_json:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from policyloop.cli import app
-from policyloop.cli.options import Profile, stop_on_signals
+from policyloop.cli.options import Profile, gate_mode, stop_on_signals
 
 
 @app.command()
@@ -30,17 +30,12 @@ def sim(
     gate: Annotated[str, typer.Option(help="full, or limits: the robot may bump into things.")] = "full",
     disturb: Annotated[bool, typer.Option(help="Disturb the scripted driver now and then.")] = True,
     explore: Annotated[bool, typer.Option(help="Let a policy draw its actions.")] = True,
-    follow_parent: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Drive simulated robots and stream what they see and do, as fast as this core allows."""
     from policyloop.core.profile import load_profile
-    from policyloop.demo.processes import ends_with_parent
-    from policyloop.errors import UsageError
     from policyloop.evaluate import find_policy
     from policyloop.sim.fleet import Fleet, FleetSettings
 
-    if gate not in ("full", "limits"):
-        raise UsageError(f"--gate {gate}", "use full or limits")
     loaded = load_profile(profile)
     if driver not in ("scripted", "random"):
         driver = str(find_policy(Path(driver)))
@@ -53,9 +48,9 @@ def sim(
         seed=seed,
         explore=explore,
         disturb=disturb,
-        gate=gate,  # type: ignore[arg-type]
+        gate=gate_mode(gate),
     )
-    with ends_with_parent(stop, follow_parent), tempfile.TemporaryDirectory(prefix="policyloop-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="policyloop-") as temporary:
         fleet = Fleet(loaded, settings, spool or Path(temporary))
         started_s = time.monotonic()
         try:

@@ -38,13 +38,11 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of weights and minibatches.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint.")] = False,
     settings_file: Annotated[Path | None, typer.Option("--settings", help="TOML file of learner settings.")] = None,
-    follow_parent: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Receive robots' steps, clone, improve, and ship every new policy into the store."""
     from policyloop.bundle.store import Store
     from policyloop.config import load_settings
     from policyloop.core.profile import load_profile
-    from policyloop.demo.processes import ends_with_parent
     from policyloop.learn.learner import Learner, LearnerSettings
     from policyloop.link.gateway import Gateway
     from policyloop.link.journal import Journal
@@ -89,8 +87,7 @@ def train(
             report=_Console(),
             stop=stop,
         )
-        with ends_with_parent(stop, follow_parent):
-            worker.run()
+        worker.run()
     finally:
         if receiver is not None:
             receiver.close()

@@ -7,41 +7,30 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 from policyloop.errors import PolicyloopError
 
-__all__ = ["Crew", "ends_with_parent"]
+__all__ = ["Crew", "end_with_parent"]
 
 _GRACE_S = 10.0
+_LOOK_S = 0.5
 _SHARED_CORES = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 """The processes share the cores: libraries take one thread each, and threads that wait must sleep."""
 
 
-@contextmanager
-def ends_with_parent(stop: threading.Event, parent: int) -> Iterator[None]:
-    """In a child: set `stop` when process `parent` is no longer its parent, also when it was killed; 0 = never."""
-    if not parent:
-        yield
-        return
-    finished = threading.Event()
+def end_with_parent(parent: int) -> None:
+    """In a child: get SIGTERM, as if asked to end, when process `parent` is no longer its parent, also if killed."""
 
     def watch() -> None:
-        while not finished.wait(0.5):
-            if os.getppid() != parent:
-                stop.set()
-                return
+        while os.getppid() == parent:
+            time.sleep(_LOOK_S)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    thread = threading.Thread(target=watch, name="parent-watch")
-    thread.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        thread.join()
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 class Crew:
@@ -71,7 +60,7 @@ class Crew:
         environment = {**os.environ, **_SHARED_CORES}
         with (self._logs / f"{name}.log").open("ab") as log:
             self._children[name] = subprocess.Popen(
-                [sys.executable, "-m", "policyloop", *command, "--follow-parent", str(os.getpid())],
+                [sys.executable, "-m", "policyloop", "--follow-parent", str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -64,14 +64,20 @@ def cloning_loss(network: ActorCritic, features: Features, shares: Tensor, huber
 
 
 def draw_batch(
-    demonstrations: Demonstrations, profile: RobotProfile, size: int, generator: torch.Generator, device: torch.device
+    demonstrations: Demonstrations,
+    profile: RobotProfile,
+    size: int,
+    *,
+    mirror: bool,
+    generator: torch.Generator,
+    device: torch.device,
 ) -> tuple[Features, Tensor]:
-    """Draw random demonstrations, mirrored half of the time; returns features and shares of the action range."""
+    """Draw random demonstrations, with `mirror` every second time mirrored; returns features and action shares."""
     rows = torch.randint(len(demonstrations), (size,), generator=generator)
     index = rows.numpy()
     features = {name: torch.from_numpy(array[index]).to(device) for name, array in demonstrations.features.items()}
     shares = _shares(profile, demonstrations.actions[index]).to(device)
-    if profile.camera is not None and int(rows[0]) % 2:
+    if mirror and profile.camera is not None and int(rows[0]) % 2:
         return mirrored(profile, features, shares)
     return features, shares
 

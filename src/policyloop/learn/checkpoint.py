@@ -8,6 +8,7 @@ Only safetensors and JSON are read back: no code can hide in a checkpoint.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -30,6 +31,8 @@ from policyloop.learn.networks import ActorCritic
 __all__ = ["Checkpoint", "CheckpointState", "latest_checkpoint", "load_checkpoint", "save_checkpoint"]
 
 FORMAT = 1
+
+log = logging.getLogger(__name__)
 
 
 class CheckpointState(msgspec.Struct, kw_only=True):
@@ -171,17 +174,26 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if state.format > FORMAT:
             raise IncompatibleError(f"checkpoint {path} has format {state.format}", "upgrade policyloop")
         if hashlib.sha256(data).hexdigest() != state.tensors_sha256:
-            raise VerificationError(f"checkpoint {path} is damaged: its tensors have another hash")
+            raise VerificationError(f"checkpoint {path} is damaged: its tensors have another hash", "use an older one")
         return Checkpoint(state, load_tensors(data))
     except (msgspec.DecodeError, SafetensorError) as error:
         raise VerificationError(f"checkpoint {path} is damaged: {error}", "use an older one") from error
 
 
 def latest_checkpoint(directory: Path) -> Checkpoint | None:
-    """Return the newest checkpoint that is whole, or None."""
-    for path in sorted(directory.glob("[0-9]*"), reverse=True):
+    """Return the newest checkpoint that is whole, or None if there is none at all.
+
+    Raises:
+        VerificationError: Every one of them is damaged.
+    """
+    paths = sorted(directory.glob("[0-9]*"), reverse=True)
+    for path in paths:
         try:
             return load_checkpoint(path)
-        except (StorageError, VerificationError):
-            continue
+        except (StorageError, VerificationError) as error:
+            log.warning("%s", error)
+    if paths:
+        raise VerificationError(
+            f"all checkpoints in {directory} are damaged", "move them away to begin again from the journal"
+        )
     return None

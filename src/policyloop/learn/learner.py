@@ -326,7 +326,14 @@ class Learner:
         demonstrations = self._load_demonstrations()
 
         def term() -> Tensor:
-            features, shares = draw_batch(demonstrations, self._profile, 64, self._generator, self._device)
+            features, shares = draw_batch(
+                demonstrations,
+                self._profile,
+                64,
+                mirror=self._settings.bc.mirror,
+                generator=self._generator,
+                device=self._device,
+            )
             return weight * cloning_loss(self._network, features, shares, self._settings.bc.huber_beta)
 
         return term
@@ -341,7 +348,8 @@ class Learner:
 
     def _ship(self) -> None:
         """Export the policy, check it against torch, and make it the store's current one."""
-        self._version += 1
+        # Robots know a policy by its number: one that was shipped after the checkpoint keeps it.
+        self._version = 1 + max(self._version, self._store.newest_version)
         self._bundle = self._export()
         self._store.activate(self._store.add(*self._bundle))
         if self._gateway is not None:

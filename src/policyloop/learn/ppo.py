@@ -123,8 +123,9 @@ def ppo_update(
             for group in optimizer.param_groups:
                 nn.utils.clip_grad_norm_(group["params"], settings.max_grad_norm)
             optimizer.step()
-            with torch.no_grad():
-                network.log_std.clamp_(LOG_STD_BOUNDS[0], settings.max_log_std)
+            if learn_policy:
+                with torch.no_grad():
+                    network.log_std.clamp_(LOG_STD_BOUNDS[0], settings.max_log_std)
     result = {name: sum(numbers) / len(numbers) for name, numbers in history.items()}
     result["entropy"] = entropy(network.log_std.detach()).item()
     result["explained_variance"] = _explained_variance(rollout)

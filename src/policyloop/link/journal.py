@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from policyloop.wire.codec import decode_from_robot, decode_step, join_frames, s
 from policyloop.wire.messages import StepHeader
 
 __all__ = ["Journal", "JournalSummary"]
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 
@@ -35,6 +38,8 @@ class JournalSummary(msgspec.Struct, kw_only=True):
     profile: str
     profile_digest: str
     steps: int
+    damaged: int
+    """Records that hold no readable step."""
     episodes: int
     terminated: int
     truncated: int
@@ -138,9 +143,12 @@ class Journal:
         return header, frames[1:]
 
     def headers(self) -> Iterator[StepRecord]:
-        """Iterate over all records, oldest first."""
+        """Iterate over all intact records, oldest first; the others are left out."""
         for position in range(self._log.first, self._log.next):
-            yield self.header(position)
+            try:
+                yield self.header(position)
+            except (StorageError, WireError) as error:
+                log.warning("%s: record %d is left out: %s", self._log.directory, position, error)
 
     def last_sequences(self) -> dict[tuple[str, str], int]:
         """Return the newest stored sequence number of each (robot, boot)."""
@@ -170,6 +178,7 @@ class Journal:
             profile=self.profile.name,
             profile_digest=self.profile.digest,
             steps=steps,
+            damaged=self._log.next - self._log.first - steps,
             episodes=len(episodes),
             terminated=counts["terminated"],
             truncated=counts["truncated"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -94,7 +95,7 @@ class Fleet:
         name = f"{settings.name}-{index}"
         uplink = Uplink(settings.connect, profile, name, spool_directory / name) if settings.connect else None
         emit = uplink.append if uplink else self._emit
-        recorder = Recorder(profile, name, uplink.boot if uplink else "", emit)
+        recorder = Recorder(profile, name, uplink.boot if uplink else secrets.token_hex(8), emit)
         disturb = Bursts(profile, rng) if settings.disturb and settings.driver == "scripted" else None
         gate = SafetyGate(profile, settings.gate)
         driver = self._driver(rng)
