@@ -47,7 +47,7 @@ class SafetyGate:
         self._distance = profile.proprio_index("min_forward_dist") if "min_forward_dist" in senses else None
         self._angular = names.index("angular") if "angular" in names else None
         self._surroundings = None
-        if profile.camera is not None and self._linear is not None and self._angular is not None:
+        if mode == "full" and profile.camera is not None and self._linear is not None and self._angular is not None:
             self._surroundings = Surroundings(profile)
         self._timeout_ns = round(profile.rates.sensor_timeout_s * 1e9)
 
@@ -75,7 +75,7 @@ class SafetyGate:
         if self._linear is not None and values[self._linear] > (fastest := self._fastest_mps(observation)):
             values[self._linear] = fastest
             reasons = (*reasons, "distance")
-        if self._surroundings is not None and self._mode == "full":
+        if self._surroundings is not None:
             share = self._clear_share(values, self._surroundings.points)
             if share < 1:
                 values = [value * share for value in values]
