@@ -76,7 +76,7 @@ def test_an_interrupted_add_leaves_no_version_and_does_not_disturb_the_next(
 ) -> None:
     name = Store(tmp_path / "elsewhere").add(*exported).name
     store = Store(tmp_path / "store")
-    half = store.directory / "staging" / name
+    half = store.directory / "versions" / f".{name}.new"
     half.mkdir(parents=True)
     (half / NETWORK_NAME).write_bytes(exported[1][:1000])
     (half / "junk").write_bytes(b"?")
@@ -89,7 +89,7 @@ def test_an_interrupted_add_leaves_no_version_and_does_not_disturb_the_next(
 def test_a_disk_that_refuses_is_a_storage_error_and_leaves_no_version(exported: Exported, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     store.directory.mkdir()
-    (store.directory / "staging").write_text("in the way")
+    (store.directory / "versions").write_text("in the way")
     with pytest.raises(StorageError) as caught:
         store.add(*exported)
     assert caught.value.remedy

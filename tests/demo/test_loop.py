@@ -21,7 +21,7 @@ from policyloop.demo.loop import DemoResult, DemoSettings, run_loop
 from policyloop.demo.report import write_report
 from policyloop.errors import PolicyloopError, StorageError, UsageError
 from policyloop.learn.checkpoint import latest_checkpoint
-from policyloop.learn.learner import LearnerSettings
+from policyloop.learn.settings import LearnerSettings
 from policyloop.link.journal import Journal
 
 Until = Callable[..., None]

@@ -22,8 +22,9 @@ from policyloop.core.step import Step
 from policyloop.errors import ConfigError, IncompatibleError
 from policyloop.learn.bc import BcSettings
 from policyloop.learn.checkpoint import latest_checkpoint, load_checkpoint
-from policyloop.learn.learner import Learner, LearnerSettings, Progress
+from policyloop.learn.learner import Learner, Progress
 from policyloop.learn.ppo import PpoSettings
+from policyloop.learn.settings import LearnerSettings
 from policyloop.link.gateway import Gateway
 from policyloop.link.journal import Journal
 from policyloop.robot.actor import Actor

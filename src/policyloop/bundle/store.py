@@ -7,11 +7,10 @@ STORE/current -> versions/000007-3f2a91c04d5e
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from pathlib import Path
 
 from policyloop.bundle.manifest import MANIFEST_NAME, NETWORK_NAME, Manifest
+from policyloop.core.files import sync_directory, write_directory
 from policyloop.errors import StorageError
 
 __all__ = ["Store"]
@@ -51,17 +50,8 @@ class Store:
         final = self.directory / "versions" / name
         if final.exists():
             return final
-        staging = self.directory / "staging" / name
         try:
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir(parents=True)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            for file_name, content in ((NETWORK_NAME, network), (MANIFEST_NAME, data)):
-                with (staging / file_name).open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-            staging.rename(final)
+            write_directory(final, {NETWORK_NAME: network, MANIFEST_NAME: data})
         except OSError as error:
             raise StorageError(f"cannot write bundle {final}: {error.strerror}", "free some space") from error
         return final
@@ -72,3 +62,4 @@ class Store:
         link.unlink(missing_ok=True)
         link.symlink_to(bundle.relative_to(self.directory))
         link.replace(self.directory / "current")
+        sync_directory(self.directory)

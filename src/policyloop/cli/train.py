@@ -43,7 +43,8 @@ def train(
     from policyloop.bundle.store import Store
     from policyloop.config import load_settings
     from policyloop.core.profile import load_profile
-    from policyloop.learn.learner import Learner, LearnerSettings
+    from policyloop.learn.learner import Learner
+    from policyloop.learn.settings import LearnerSettings
     from policyloop.link.gateway import Gateway
     from policyloop.link.journal import Journal
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from policyloop.bundle.manifest import MANIFEST_NAME, NETWORK_NAME, Manifest
+from policyloop.core.files import write_directory
 from policyloop.core.normalizer import Normalizer
 from policyloop.core.profile import RobotProfile
 from policyloop.errors import IncompatibleError, StorageError, VerificationError
@@ -127,7 +126,6 @@ def save_checkpoint(
     data = save_tensors(tensors)
     state.tensors_sha256 = hashlib.sha256(data).hexdigest()
     final = directory / f"{state.update:06d}"
-    staging = directory / f".{state.update:06d}.new"
     manifest, network_bytes = bundle
     files = {
         "state.safetensors": data,
@@ -136,21 +134,8 @@ def save_checkpoint(
         f"bundle/{MANIFEST_NAME}": manifest.encode(),
     }
     try:
-        shutil.rmtree(staging, ignore_errors=True)
-        (staging / "bundle").mkdir(parents=True)
-        for name, content in files.items():
-            with (staging / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        if final.exists():
-            shutil.rmtree(final)
-        staging.rename(final)
-        fd = os.open(directory, os.O_RDONLY)
-        os.fsync(fd)
-        os.close(fd)
+        write_directory(final, files)
     except OSError as error:
-        shutil.rmtree(staging, ignore_errors=True)
         raise StorageError(
             f"cannot write checkpoint {final}: {error.strerror}", "free some space; older checkpoints are untouched"
         ) from error

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -27,7 +27,7 @@ from policyloop.convert.export import export_bundle, probe_features
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Arrays
 from policyloop.errors import ConfigError, IncompatibleError
-from policyloop.learn.bc import BcSettings, Demonstrations, clone, cloning_loss, draw_batch
+from policyloop.learn.bc import Demonstrations, clone, cloning_loss, draw_batch
 from policyloop.learn.checkpoint import Checkpoint, CheckpointState, latest_checkpoint, save_checkpoint
 from policyloop.learn.device import choose_device, keep_freed_memory
 from policyloop.learn.feed import Feed, FeedState, is_demonstration, load_demonstrations
@@ -35,39 +35,16 @@ from policyloop.learn.metrics import Metrics
 from policyloop.learn.networks import make_network
 from policyloop.learn.ppo import PpoSettings, make_optimizer, ppo_update
 from policyloop.learn.rollout import Rollout, Trace
+from policyloop.learn.settings import LearnerSettings
 from policyloop.link.gateway import Gateway
 from policyloop.link.journal import Journal
 
-__all__ = ["Learner", "LearnerSettings", "Progress"]
+__all__ = ["Learner", "Progress"]
 
 log = logging.getLogger(__name__)
 
 _IDLE_S = 0.02
 _PARITY_OBSERVATIONS = 16
-
-
-class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to learn, from how much, for how long."""
-
-    learner: Literal["bc", "ppo"] = "ppo"
-    network: str = "spatial"
-    device: str = "auto"
-    seed: int = 0
-    demonstrations: int = 3000
-    """Clone once so many demonstration steps are there; 0 = do not clone."""
-    update_interval: Annotated[int, msgspec.Meta(ge=1)] = 8192
-    checkpoint_interval: Annotated[int, msgspec.Meta(ge=1)] = 10
-    total_updates: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Stop after so many updates; 0 = go on. The learning rate falls over this span."""
-    time_budget_s: float = 0.0
-    """Stop after so long; 0 = no limit. The learning rate falls over this span too."""
-    max_staleness: int = 2
-    stop_and_go: bool = False
-    """Ask robots to pause while the learner works: no step is ever stale."""
-    threads: int = 0
-    """CPU threads for torch; 0 = torch's own choice."""
-    bc: BcSettings = BcSettings()
-    ppo: PpoSettings = PpoSettings()
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

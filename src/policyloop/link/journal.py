@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from policyloop.core.files import write_file
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step, StepRecord
 from policyloop.errors import IncompatibleError, StorageError, WireError
@@ -94,7 +94,7 @@ class Journal:
         if writable and not about_path.exists():
             about = _About(format=FORMAT, profile_digest=self.profile.digest, profile=self.profile)
             try:
-                _write_atomically(about_path, msgspec.json.format(msgspec.json.encode(about), indent=2))
+                write_file(about_path, msgspec.json.format(msgspec.json.encode(about), indent=2))
             except OSError as error:
                 self._log.close()
                 raise StorageError(f"cannot write {about_path}: {error.strerror}", "free some space") from error
@@ -195,12 +195,3 @@ class Journal:
     def close(self) -> None:
         """Release the files."""
         self._log.close()
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
