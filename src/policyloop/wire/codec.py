@@ -17,8 +17,9 @@ from policyloop.core.profile import RobotProfile
 from policyloop.core.spec import ArraySpec
 from policyloop.core.step import Arrays, Step, StepRecord
 from policyloop.errors import WireError
-from policyloop.wire.images import pack_depth, pack_rgb, unpack_depth, unpack_rgb
+from policyloop.wire.depth import pack_depth, unpack_depth
 from policyloop.wire.messages import FromGateway, FromRobot, StepHeader
+from policyloop.wire.rgb import pack_rgb, unpack_rgb
 
 __all__ = [
     "MAX_FRAMES",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Action, Arrays, Command, Stamps, Step, StepRecord
 from policyloop.errors import WireError
-from policyloop.wire.images import JPEG_END, unpack_rgb
+from policyloop.wire.rgb import JPEG_END, unpack_rgb
 
 __all__ = ["V1Metadata", "V1Session", "decode_v1"]
 
