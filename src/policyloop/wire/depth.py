@@ -106,7 +106,7 @@ def _zigzag(difference: _U16) -> _U16:
 
 
 def _unzigzag(code: _U16) -> _U16:
-    difference: _U16 = (code >> 1) ^ (np.uint16(0) - (code & 1))
+    difference: _U16 = (code >> 1) ^ -(code & 1)
     return difference
 
 
