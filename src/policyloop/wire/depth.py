@@ -106,8 +106,7 @@ def _zigzag(difference: _U16) -> _U16:
 
 
 def _unzigzag(code: _U16) -> _U16:
-    difference: _U16 = (code >> 1) ^ -(code & 1)
-    return difference
+    return (code >> np.uint16(1)) ^ -(code & np.uint16(1))
 
 
 def _left(values: _U16) -> _U16:
