@@ -42,7 +42,7 @@ class DemoSettings(msgspec.Struct, frozen=True, kw_only=True):
     minutes: float = 10.0
     seed: int = 0
     profile: str = "rover-mini"
-    demonstrations: int = 4000
+    demonstrations: int = 12_000
     """Steps that the scripted driver records; 0 = learn from nothing."""
     episodes: int = 50
     robot_processes: int = 2
@@ -77,8 +77,8 @@ threads = {max(1, min(4, os.cpu_count() or 1))}
 learning_rate = 7e-4
 gamma = 0.98
 entropy_weight = 0.0
-initial_log_std = {"-0.7" if demonstrations else "-0.5"}
-final_log_std = -1.4
+initial_log_std = {"-1.6" if demonstrations else "-0.5"}
+final_log_std = {"-1.6" if demonstrations else "-1.2"}
 
 [bc]
 mirror = false  # the teacher turns left on the spot; a mirror would teach both sides, and their mean
@@ -233,7 +233,7 @@ def _choose(settings: DemoSettings, stop: threading.Event, phases: _Phases) -> t
     checkpoints = _checkpoints(settings.out)
     if not checkpoints:
         raise PolicyloopError("the trainer left no checkpoint", "give it more --minutes")
-    candidates = checkpoints[-4:]
+    candidates = checkpoints[-6:]
     jobs = {
         path.name: [str(path), "--episodes", "20", "--arena-seed", str(_VALIDATION_ARENAS), "--gate", "limits"]
         for path in candidates

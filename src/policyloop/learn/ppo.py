@@ -23,9 +23,6 @@ class PpoSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 3e-4
     critic_learning_rate: float = 1e-3
-    actor_adam_epsilon: float = 1e-3
-    """Large against the gradients of single weights: a weight whose gradient is mostly noise then moves
-    little, instead of as far as any other, and the learning rate need not fall to bear it."""
     gamma: float = 0.99
     lam: float = 0.95
     clip: float = 0.2
@@ -35,7 +32,7 @@ class PpoSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     minibatch: Annotated[int, msgspec.Meta(ge=1)] = 256
     max_grad_norm: float = 0.5
     reward_scale: float = 0.1
-    desired_kl: float = 0.015
+    desired_kl: float = 0.01
     """The actor's learning rate follows the policy's step: it falls when the policy is more than twice
     this far from where the update began and grows, up to `learning_rate`, when it is less than half."""
     critic_warmup_updates: int = 3
@@ -58,13 +55,10 @@ def make_optimizer(network: ActorCritic, settings: PpoSettings) -> torch.optim.A
     """Return Adam with the actor's and the critic's parameters as its two groups."""
     return torch.optim.Adam(
         [
-            {
-                "params": network.actor_parameters(),
-                "lr": settings.learning_rate / 10,
-                "eps": settings.actor_adam_epsilon,
-            },
-            {"params": network.critic_parameters(), "lr": settings.critic_learning_rate, "eps": 1e-5},
-        ]
+            {"params": network.actor_parameters(), "lr": settings.learning_rate / 10},
+            {"params": network.critic_parameters(), "lr": settings.critic_learning_rate},
+        ],
+        eps=1e-5,
     )
 
 
