@@ -1,8 +1,12 @@
-"""An append-only log of records in numbered segment files: the robot's Spool and the trainer's Journal.
+r"""An append-only log of records in numbered segment files: the robot's Spool and the trainer's Journal.
 
 Layout: `<first record number, 12 digits>.seg`, each an 8-byte magic and then records of
-`u32le length, u32le CRC-32C, bytes`. A torn or damaged tail is cut off when the log is opened for
-writing; a reader stops before it. One process writes; any number read.
+
+    u8[4] marker "\xf5REC", u32le CRC-32C of all that follows, u32le length, u64le number, bytes
+
+A torn tail is cut off when the log is opened for writing; a reader stops before it. Damage further
+up costs the records that it hits and no others: the next marker with a fitting checksum goes on,
+and its number tells how many are missing. One process writes; any number read.
 """
 
 from __future__ import annotations
@@ -17,52 +21,109 @@ from pathlib import Path
 
 import google_crc32c
 
-from policyloop.errors import StorageError
+from policyloop.core.files import sync_directory
+from policyloop.errors import IncompatibleError, StorageError
 
 __all__ = ["SegmentLog"]
 
-_MAGIC = b"PLSEG01\n"
-_HEADER = struct.Struct("<II")
+_MAGIC = b"PLSEG02\n"
+_MARKER = b"\xf5REC"
+_HEADER = struct.Struct("<4sIIQ")
+_CHECKED_FROM = 8
+"""Marker and checksum are not under the checksum."""
 _MAX_RECORD_BYTES = 64 << 20
+_DAMAGED = 0
+"""In place of an offset: the record with this number cannot be read."""
+
+
+def _encode(number: int, payload: bytes) -> bytes:
+    body = _HEADER.pack(_MARKER, 0, len(payload), number)[_CHECKED_FROM:] + payload
+    return _MARKER + struct.pack("<I", google_crc32c.value(body)) + body
 
 
 class _Segment:
     """One file and the offsets of its records."""
 
-    def __init__(self, path: Path, first: int) -> None:
+    def __init__(self, path: Path, first: int, *, writable: bool) -> None:
         self.path = path
         self.first = first
         self.offsets = array("Q")
         self.end = len(_MAGIC)
-        self.fd = -1
+        self.skipped_bytes = 0
+        self.fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
 
     @property
     def next(self) -> int:
         return self.first + len(self.offsets)
 
-    def scan(self) -> None:
-        """Take in whatever intact records stand behind those already known."""
-        size = os.fstat(self.fd).st_size
-        if self.end == len(_MAGIC) and os.pread(self.fd, len(_MAGIC), 0) != _MAGIC:
-            return
-        while self.end + _HEADER.size <= size:
-            length, checksum = _HEADER.unpack(os.pread(self.fd, _HEADER.size, self.end))
-            start = self.end + _HEADER.size
-            if not 0 < length <= _MAX_RECORD_BYTES or start + length > size:
-                return
-            if google_crc32c.value(os.pread(self.fd, length, start)) != checksum:
-                return
-            self.offsets.append(self.end)
-            self.end = start + length
+    @property
+    def size(self) -> int:
+        return os.fstat(self.fd).st_size
 
-    def read(self, index: int) -> bytes:
-        """Return one record; StorageError if it was damaged since it was written."""
-        offset = self.offsets[index - self.first]
-        length, checksum = _HEADER.unpack(os.pread(self.fd, _HEADER.size, offset))
-        payload = os.pread(self.fd, length, offset + _HEADER.size)
-        if google_crc32c.value(payload) != checksum:
-            raise StorageError(f"{self.path}: record {index} is damaged")
-        return payload
+    def scan(self, *, sealed: bool) -> None:
+        """Take in whatever intact records stand behind those already known.
+
+        Of a sealed segment, which was synced long ago, only the chain of heads is followed; `read` checks the rest.
+
+        Raises:
+            IncompatibleError: Another version wrote this file.
+        """
+        size = self.size
+        while self.end < size:
+            found = self._at(self.end, size, check=not sealed) or self._resume()
+            if found is None:
+                break
+            offset, number, length = found
+            self.skipped_bytes += offset - self.end
+            self.offsets.extend([_DAMAGED] * (number - self.next))
+            self.offsets.append(offset)
+            self.end = offset + _HEADER.size + length
+        magic = b"" if self.offsets else os.pread(self.fd, len(_MAGIC), 0)
+        if magic[:5] == _MAGIC[:5] and magic[5:] != _MAGIC[5 : len(magic)]:
+            raise IncompatibleError(f"{self.path} is of format {magic!r}", "read it with the version that wrote it")
+
+    def _at(self, offset: int, size: int, *, check: bool = True) -> tuple[int, int, int] | None:
+        """Return offset, number and length of a record at `offset` that may follow those known."""
+        head = os.pread(self.fd, _HEADER.size, offset)
+        if len(head) < _HEADER.size:
+            return None
+        marker, checksum, length, number = _HEADER.unpack(head)
+        if marker != _MARKER or not 0 < length <= min(_MAX_RECORD_BYTES, size - offset - _HEADER.size):
+            return None
+        if not self.next <= number <= self.next + (offset - self.end) // _HEADER.size:
+            return None  # no more records can be missing than the bytes between have room for
+        if check:
+            payload = os.pread(self.fd, length, offset + _HEADER.size)
+            if google_crc32c.value(head[_CHECKED_FROM:] + payload) != checksum:
+                return None
+        return offset, number, length
+
+    def _resume(self) -> tuple[int, int, int] | None:
+        """Return the next intact record behind damage, or None: then this is the end, or a torn tail."""
+        size = self.size
+        rest = os.pread(self.fd, size - self.end, self.end)
+        if len(rest) >= _HEADER.size:  # most likely only the bytes of one record are damaged, not its length
+            after = self.end + _HEADER.size + _HEADER.unpack_from(rest)[2]
+            if after < size and (found := self._at(after, size)) is not None:
+                return found
+        place = rest.find(_MARKER, 1)
+        while place >= 0:
+            found = self._at(self.end + place, size)
+            if found is not None:
+                return found
+            place = rest.find(_MARKER, place + 1)
+        return None
+
+    def read(self, number: int) -> bytes:
+        """Return one record; StorageError if it is damaged."""
+        offset = self.offsets[number - self.first]
+        if offset != _DAMAGED:
+            head = os.pread(self.fd, _HEADER.size, offset)
+            _, checksum, length, found = _HEADER.unpack(head)
+            payload = os.pread(self.fd, min(length, _MAX_RECORD_BYTES), offset + _HEADER.size)
+            if found == number and google_crc32c.value(head[_CHECKED_FROM:] + payload) == checksum:
+                return payload
+        raise StorageError(f"{self.path}: record {number} is damaged")
 
 
 class SegmentLog:
@@ -108,24 +169,16 @@ class SegmentLog:
         known = {segment.first for segment in self._segments}
         for path in sorted(self.directory.glob("*.seg")):
             if path.stem.isdigit() and int(path.stem) not in known:
-                self._open(path, int(path.stem))
-        if self._segments:
-            for segment in self._segments[max(len(known) - 1, 0) :]:
-                segment.scan()
-
-    def _open(self, path: Path, first: int) -> None:
-        segment = _Segment(path, first)
-        flags = (os.O_RDWR if self._writable else os.O_RDONLY) | os.O_CLOEXEC
-        segment.fd = os.open(path, flags)
-        self._segments.append(segment)
+                self._segments.append(_Segment(path, int(path.stem), writable=self._writable))
+        for segment in self._segments[max(len(known) - 1, 0) :]:
+            segment.scan(sealed=segment is not self._segments[-1])
 
     def _repair(self) -> None:
         """Cut the torn tail of the last segment, so that the next record follows the last intact one."""
         if not self._segments:
             return
         last = self._segments[-1]
-        if last.end == len(_MAGIC):
-            os.pwrite(last.fd, _MAGIC, 0)
+        os.pwrite(last.fd, _MAGIC, 0)
         os.ftruncate(last.fd, last.end)
 
     @property
@@ -140,8 +193,8 @@ class SegmentLog:
 
     @property
     def unreadable_bytes(self) -> int:
-        """Bytes behind the last intact record of each segment: a torn tail, or damage that hides what follows."""
-        return sum(os.fstat(segment.fd).st_size - segment.end for segment in self._segments)
+        """Bytes that belong to no intact record: damage between two of them, and a torn tail."""
+        return sum(segment.skipped_bytes + segment.size - segment.end for segment in self._segments)
 
     @property
     def size_bytes(self) -> int:
@@ -160,7 +213,7 @@ class SegmentLog:
         try:
             if segment is None or segment.end >= self._segment_bytes:
                 segment = self._begin_segment()
-            data = _HEADER.pack(len(payload), google_crc32c.value(payload)) + payload
+            data = _encode(segment.next, payload)
             written = os.pwrite(segment.fd, data, segment.end)
             if written != len(data):
                 raise OSError(errno.ENOSPC, "no space left on device")
@@ -184,9 +237,10 @@ class SegmentLog:
             os.close(fd)
             path.unlink()
             raise
-        segment = _Segment(path, self.next)
-        segment.fd = fd
+        os.close(fd)
+        segment = _Segment(path, self.next, writable=True)
         self._segments.append(segment)
+        sync_directory(self.directory)
         return segment
 
     def sync(self) -> None:
