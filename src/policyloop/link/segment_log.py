@@ -92,11 +92,16 @@ class _Segment:
             return None
         if not self.next <= number <= self.next + (offset - self.end) // _HEADER.size:
             return None  # no more records can be missing than the bytes between have room for
-        if check:
+        if check or not self._leads_on(offset + _HEADER.size + length, number + 1, size):
             payload = os.pread(self.fd, length, offset + _HEADER.size)
             if google_crc32c.value(head[_CHECKED_FROM:] + payload) != checksum:
                 return None
         return offset, number, length
+
+    def _leads_on(self, offset: int, number: int, size: int) -> bool:
+        """Tell whether the record with `number` begins at `offset`, or the file ends there."""
+        head = os.pread(self.fd, _HEADER.size, offset)
+        return offset == size or (len(head) == _HEADER.size and _HEADER.unpack(head)[::3] == (_MARKER, number))
 
     def _resume(self) -> tuple[int, int, int] | None:
         """Return the next intact record behind damage, or None: then this is the end, or a torn tail."""
