@@ -19,7 +19,7 @@ from policyloop.link.gateway import Gateway
 from policyloop.link.journal import Journal
 from policyloop.link.uplink import Uplink, UplinkSettings
 
-QUICK = UplinkSettings(resend_after_s=0.1, sync_every_s=0.1)
+QUICK = UplinkSettings(resend_after_s=0.1, heartbeat_s=0.1, sync_every_s=0.1)
 
 
 class House:

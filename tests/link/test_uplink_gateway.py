@@ -3,6 +3,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from policyloop.wire.codec import decode_from_gateway, encode, encode_step
 from policyloop.wire.messages import PROTOCOL, Ack, FromGateway, Hello, Refusal, Welcome
 
 Bare = zmq.Socket[bytes]
+QUICK = UplinkSettings(resend_after_s=0.1, heartbeat_s=0.1, sync_every_s=0.1)
 
 
 def sequences(journal: Journal, robot: str | None = None) -> list[int]:
@@ -55,7 +57,7 @@ def greeted(house: Any, gateway: Gateway) -> Bare:
 
 def settle(bare: Bare, profile: RobotProfile) -> None:
     """Return once the gateway has dealt with everything sent before."""
-    bare.send_multipart(hello(profile, "settled"))
+    bare.send_multipart(hello(profile, "settled", robot="somebody"))
     receive_until(bare, Ack, boot="settled")
 
 
@@ -289,14 +291,14 @@ def test_a_greeting_is_answered_with_what_is_already_stored(house, mini, make_st
     gateway = house.gateway(house.journal())
     bare = house.socket(zmq.DEALER, gateway.address)
     bare.send_multipart(hello(mini, "b0"))
-    assert receive(bare) == Welcome(protocol=PROTOCOL)
+    receive_until(bare, Welcome, protocol=PROTOCOL)
     assert receive(bare) == Ack(boot="b0", sequence=-1)
     for sequence in (0, 1):
         bare.send_multipart(encode_step(make_step(mini, sequence), mini))
     receive_until(bare, Ack, sequence=1)
     again = house.socket(zmq.DEALER, gateway.address)
     again.send_multipart(hello(mini, "b0"))
-    assert receive(again) == Welcome(protocol=PROTOCOL)
+    receive_until(again, Welcome, protocol=PROTOCOL)
     assert receive(again) == Ack(boot="b0", sequence=1)
 
 
@@ -822,3 +824,105 @@ def test_a_robot_that_comes_back_is_counted_once(house):
         house.until(lambda uplink=uplink: uplink._welcome, uplink)
         uplink.close()
     assert gateway.robots == 1
+
+
+# Who is alive, and who is who
+
+
+def test_a_second_robot_of_the_same_name_waits_until_the_first_is_gone(house, steps):
+    journal = house.journal()
+    gateway = house.gateway(journal)
+    first = house.uplink(gateway.address)
+    steps(first, 0, 3)
+    assert first.drain(15.0)
+    second = Uplink(gateway.address, house.profile, "r0", house.directory / "twin", QUICK, context=house._context)
+    house._closers.append(second.close)
+    steps(second, 0, 3)
+    house.until(lambda: gateway.counts["twin-refused"] >= 2, first, second)
+    assert sequences(journal) == [0, 1, 2]
+    assert second.pending == 3
+    first.close()  # says goodbye
+    assert second.drain(2.0)
+    assert sequences(journal) == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_robot_that_was_killed_can_come_back_after_three_seconds(house, mini, make_step):
+    journal = house.journal()
+    gateway = house.gateway(journal)
+    killed = greeted(house, gateway)
+    killed.close()  # no goodbye
+    uplink = house.uplink(gateway.address)
+    uplink.append(make_step(mini, robot="r0", boot=uplink.boot))
+    assert not uplink.drain(1.0)
+    assert uplink.drain(6.0)
+
+
+def test_both_ends_notice_within_three_seconds_that_the_other_is_gone(house, steps):
+    address = house.lasting_address()
+    gateway = house.gateway(house.journal(), address)
+    uplink, other = house.uplink(address, "r0"), house.uplink(address, "r1")
+    house.until(lambda: gateway.alive == ["r0", "r1"] and uplink.connected and other.connected, uplink, other)
+    started_s = time.monotonic()
+    house.until(lambda: gateway.alive == ["r0"], uplink)  # nobody pumps the other: it might as well be dead
+    assert time.monotonic() - started_s < 3.5
+    gateway.close()
+    started_s = time.monotonic()
+    house.until(lambda: not uplink.connected, uplink)
+    assert time.monotonic() - started_s < 3.5
+
+
+def test_a_robot_learns_how_its_clock_relates_to_the_trainers(house, mini, make_step):
+    gateway = house.gateway(house.journal())
+    uplink = house.uplink(gateway.address)
+    assert uplink.trainer_clock is None
+    house.until(lambda: uplink.trainer_clock is not None, uplink)
+    clock = uplink.trainer_clock
+    true_ns = time.time_ns() - time.monotonic_ns()  # both ends are on one machine
+    assert abs(clock.offset_ns - true_ns) <= clock.uncertainty_ns + 100_000  # and the two readings here take time
+    assert clock.uncertainty_ns < 1_000_000_000
+    uplink.append(make_step(mini, robot="r0", boot=uplink.boot))
+    assert uplink.drain(15.0)
+    (record,) = gateway._journal.headers()
+    assert record.trainer_clock is not None
+
+
+def test_an_answer_to_a_question_that_was_never_asked_sets_no_clock(house):
+    uplink = house.uplink("tcp://127.0.0.1:1")
+    for sent_ns, time_ns in ((0, 1), (time.monotonic_ns() + 10**12, 1), (5, 0)):
+        uplink._learn_clock(Welcome(protocol=PROTOCOL, sent_ns=sent_ns, time_ns=time_ns))
+    assert uplink.trainer_clock is None
+
+
+# A spool that is full
+
+
+def test_steps_that_the_robot_gave_up_are_counted_on_both_ends_and_the_rest_arrives(house, mini, make_step):
+    address = house.lasting_address()
+    small = UplinkSettings(resend_after_s=0.1, heartbeat_s=0.1, spool_bytes=60_000, spool_segment_bytes=20_000)
+    uplink = house.uplink(address, settings=small)
+    for i in range(40):
+        step = make_step(mini, i, robot="r0", boot=uplink.boot, episode=i // 4, index=i % 4)
+        uplink.append(step)
+    assert 0 < uplink.lost < 40
+    assert uplink.lost % 4 == 0  # whole episodes
+    journal = house.journal()
+    gateway = house.gateway(journal, address)
+    assert uplink.drain(15.0)
+    assert sequences(journal) == list(range(uplink.lost, 40))
+    assert [record.gap for record in journal.headers()] == [True] + [False] * (39 - uplink.lost)
+    assert gateway.counts["lost"] == gateway.counts["lost-by-robot"] == uplink.lost
+
+
+def test_a_damaged_step_in_the_spool_is_given_up_and_the_rest_arrives(house, mini, steps):
+    address = house.lasting_address()
+    uplink = house.uplink(address)
+    steps(uplink, 0, 6)
+    (path,) = (house.directory / "spool-r0").glob("*.seg")
+    data = bytearray(path.read_bytes())
+    data[8 + 3 * (len(data) - 8) // 6] ^= 0xFF
+    path.write_bytes(data)
+    journal = house.journal()
+    house.gateway(journal, address)
+    assert uplink.drain(15.0)
+    assert uplink.lost == 1
+    assert len(sequences(journal)) == 5

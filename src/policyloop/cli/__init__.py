@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 journal_app = typer.Typer(help="Look into recordings.", no_args_is_help=True)
 app.add_typer(journal_app, name="journal")
+keys_app = typer.Typer(help="Who this machine is, and who may connect to it.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
 
 INTERRUPTED = 130
 
@@ -52,7 +54,7 @@ def _options(
         end_with_parent(follow_parent)
 
 
-for _command in ("demo", "evaluate", "export", "gateway", "journal", "run", "sim", "train"):
+for _command in ("demo", "evaluate", "export", "gateway", "journal", "keys", "run", "sim", "train"):
     import_module(f"policyloop.cli.{_command}")
 
 

@@ -8,28 +8,27 @@ from typing import Annotated
 import typer
 
 from policyloop.cli import app
-from policyloop.cli.options import Port, Profile, address, stop_on_signals
+from policyloop.cli.options import Host, Keys, Port, Profile, open_gateway, stop_on_signals
 
 
 @app.command()
 def gateway(
     journal: Annotated[Path, typer.Option(help="Directory of the journal.")],
     profile: Profile = "rover",
+    host: Host = "127.0.0.1",
     port: Port = 5555,
     v1_port: Annotated[int, typer.Option(help="Also take v1 packets at this port; anybody there may send them.")] = 0,
+    keys: Keys = None,
 ) -> None:
     """Receive robots' steps into a journal until Ctrl-C."""
     from policyloop.core.profile import load_profile
-    from policyloop.link.gateway import Gateway
     from policyloop.link.journal import Journal
 
     loaded = load_profile(profile)
     stop = stop_on_signals()
     store = Journal(journal, loaded, writable=True)
     try:
-        receiver = Gateway(store, loaded, address(port), address(v1_port) if v1_port else None)
-        receiver.start()
-        typer.echo(f"listening at {receiver.address}" + (f", v1 at {receiver.v1_address}" if v1_port else ""), err=True)
+        receiver = open_gateway(store, loaded, host, port, v1_port, keys)
         try:
             while not stop.wait(0.2):
                 receiver.check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -13,17 +14,71 @@ import typer
 from policyloop.errors import UsageError
 
 if TYPE_CHECKING:
+    from policyloop.core.profile import RobotProfile
+    from policyloop.link.gateway import Gateway
+    from policyloop.link.journal import Journal
+    from policyloop.link.keys import Identity
     from policyloop.safety.gate import GateMode
 
-__all__ = ["Port", "Profile", "address", "echo_json", "gate_mode", "stop_on_signals"]
+__all__ = [
+    "GatewayKey",
+    "Host",
+    "Keys",
+    "Port",
+    "Profile",
+    "address",
+    "echo_json",
+    "gate_mode",
+    "identity_at",
+    "open_gateway",
+    "stop_on_signals",
+]
 
 Profile = Annotated[str, typer.Option("--profile", help="Name of a shipped robot profile, or path of a .toml file.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port robots connect to; 0 = any free one.")]
 
 
-def address(port: int) -> str:
-    """Return the loopback address of a port."""
-    return f"tcp://127.0.0.1:{port or '*'}"
+Host = Annotated[
+    str, typer.Option("--host", help="Address to listen at; another than this machine's own needs --keys.")
+]
+Keys = Annotated[
+    Path | None, typer.Option("--keys", help="Directory of this machine's keys: encrypt, and know the peer.")
+]
+GatewayKey = Annotated[str, typer.Option("--gateway-key", help="Public key of the gateway; needed with --keys.")]
+
+
+def address(port: int, host: str = "127.0.0.1") -> str:
+    """Return the ZeroMQ address of a port; 0 = any free one."""
+    return f"tcp://{host}:{port or '*'}"
+
+
+def identity_at(keys: Path | None) -> Identity | None:
+    """Return this machine's identity, or None if keys are not asked for."""
+    from policyloop.link.keys import load_identity
+
+    return None if keys is None else load_identity(keys)
+
+
+def open_gateway(
+    journal: Journal, profile: RobotProfile, host: str, port: int, v1_port: int, keys: Path | None
+) -> Gateway:
+    """Start to listen, and say where."""
+    from policyloop.link.gateway import Gateway
+    from policyloop.link.keys import AllowList
+
+    gateway = Gateway(
+        journal,
+        profile,
+        address(port, host),
+        address(v1_port) if v1_port else None,
+        identity=identity_at(keys),
+        allowed=None if keys is None else AllowList(keys),
+    )
+    gateway.start()
+    typer.echo(f"listening at {gateway.address}" + (f", v1 at {gateway.v1_address}" if v1_port else ""), err=True)
+    if v1_port:
+        typer.echo("  v1 packets are neither encrypted nor signed: whoever reaches the port can send them", err=True)
+    return gateway
 
 
 def gate_mode(name: str) -> GateMode:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from policyloop.cli import app
-from policyloop.cli.options import Profile, echo_json, stop_on_signals
+from policyloop.cli.options import GatewayKey, Keys, Profile, echo_json, identity_at, stop_on_signals
 
 
 @app.command()
@@ -20,7 +20,9 @@ def run(
     backend: Annotated[str, typer.Option(help="auto or onnx.")] = "auto",
     io: Annotated[str, typer.Option(help="sim: a simulated rover in real time.")] = "sim",
     connect: Annotated[str, typer.Option(help="Gateway address; none = do not stream.")] = "",
-    name: Annotated[str, typer.Option(help="Name of this robot; default: the machine's.")] = "",
+    keys: Keys = None,
+    gateway_key: GatewayKey = "",
+    name: Annotated[str, typer.Option(help="Name of this robot; default: its key's, or the machine's.")] = "",
     seconds: Annotated[float, typer.Option(min=0, help="Stop after so long; 0 = go on.")] = 0.0,
     explore: Annotated[bool, typer.Option(help="Let the policy draw its actions.")] = False,
     spool: Annotated[Path | None, typer.Option(help="Directory of the spool; default: a temporary one.")] = None,
@@ -51,10 +53,18 @@ def run(
     slot = PolicySlot(find_policy(policy), loaded, backend)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory(prefix="policyloop-") as temporary:
         link = None
-        robot_name = name or socket.gethostname()
+        identity = identity_at(keys)
+        robot_name = name or (identity.name if identity else socket.gethostname())
         boot = ""
         if connect:
-            uplink = Uplink(connect, loaded, robot_name, spool or Path(temporary))
+            uplink = Uplink(
+                connect,
+                loaded,
+                robot_name,
+                spool or Path(temporary),
+                identity=identity,
+                gateway_key=gateway_key,
+            )
             boot, link = uplink.boot, UplinkThread(uplink)
         clock = MonotonicClock()
         robot = SimulatedRobot(loaded, range(48), rng, clock)

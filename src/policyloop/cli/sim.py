@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from policyloop.cli import app
-from policyloop.cli.options import Profile, gate_mode, stop_on_signals
+from policyloop.cli.options import GatewayKey, Keys, Profile, gate_mode, identity_at, stop_on_signals
 
 
 @app.command()
@@ -22,6 +22,8 @@ def sim(
     connect: Annotated[
         str, typer.Option(help="Gateway address, such as tcp://127.0.0.1:5555; none = do not stream.")
     ] = "",
+    keys: Keys = None,
+    gateway_key: GatewayKey = "",
     robots: Annotated[int, typer.Option(min=1, max=256, help="Robots in this process.")] = 1,
     name: Annotated[str, typer.Option(help="Robots are called NAME-0, NAME-1, ...")] = "sim",
     seed: Annotated[int, typer.Option(help="Seed of poses, noise and exploration.")] = 0,
@@ -51,7 +53,7 @@ def sim(
         gate=gate_mode(gate),
     )
     with tempfile.TemporaryDirectory(prefix="policyloop-") as temporary:
-        fleet = Fleet(loaded, settings, spool or Path(temporary))
+        fleet = Fleet(loaded, settings, spool or Path(temporary), identity=identity_at(keys), gateway_key=gateway_key)
         started_s = time.monotonic()
         try:
             fleet.run(stop, steps=steps or None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyloop.cli import app
-from policyloop.cli.options import Port, Profile, address, stop_on_signals
+from policyloop.cli.options import Host, Keys, Port, Profile, open_gateway, stop_on_signals
 
 if TYPE_CHECKING:
     from policyloop.learn.learner import Progress
@@ -20,8 +20,10 @@ def train(
     profile: Profile = "rover",
     learner: Annotated[str, typer.Option(help="bc: clone demonstrations; ppo: clone, then improve.")] = "ppo",
     network: Annotated[str, typer.Option("--network", "--encoder", help="spatial, original or mlp.")] = "spatial",
+    host: Host = "127.0.0.1",
     port: Port = 5555,
     v1_port: Annotated[int, typer.Option(help="Also take v1 packets at this port; anybody there may send them.")] = 0,
+    keys: Keys = None,
     journal: Annotated[Path, typer.Option(help="Directory of the journal.")] = Path("./journal"),
     offline: Annotated[bool, typer.Option(help="Learn from the journal as it is; open no port.")] = False,
     demonstrations: Annotated[int, typer.Option(min=0, help="Clone once so many are there; 0 = do not clone.")] = 3000,
@@ -45,7 +47,6 @@ def train(
     from policyloop.core.profile import load_profile
     from policyloop.learn.learner import Learner
     from policyloop.learn.settings import LearnerSettings
-    from policyloop.link.gateway import Gateway
     from policyloop.link.journal import Journal
 
     stop = stop_on_signals()
@@ -72,11 +73,7 @@ def train(
     receiver = None
     try:
         if not offline:
-            receiver = Gateway(log, loaded, address(port), address(v1_port) if v1_port else None)
-            receiver.start()
-            typer.echo(
-                f"listening at {receiver.address}" + (f", v1 at {receiver.v1_address}" if v1_port else ""), err=True
-            )
+            receiver = open_gateway(log, loaded, host, port, v1_port, keys)
         worker = Learner(
             log,
             settings,

@@ -13,7 +13,18 @@ from typing import Any, Literal
 import msgspec
 from numpy.typing import NDArray
 
-__all__ = ["Action", "Arrays", "Behaviour", "Command", "Observation", "Source", "Stamps", "Step", "StepRecord"]
+__all__ = [
+    "Action",
+    "Arrays",
+    "Behaviour",
+    "Command",
+    "Observation",
+    "Source",
+    "Stamps",
+    "Step",
+    "StepRecord",
+    "TrainerClock",
+]
 
 Arrays = dict[str, NDArray[Any]]
 Source = Literal["policy", "human", "scripted", "random"]
@@ -72,6 +83,18 @@ class Stamps(msgspec.Struct, frozen=True):
     acted_ns: int
 
 
+class TrainerClock(msgspec.Struct, frozen=True):
+    """How the robot's monotonic clock relates to the trainer's UTC clock.
+
+    Attributes:
+        offset_ns: Trainer's UTC minus robot's monotonic time.
+        uncertainty_ns: The offset is right within plus or minus this, half of the best echo's round trip.
+    """
+
+    offset_ns: int
+    uncertainty_ns: int
+
+
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything about a step except its arrays: the header of its message and of its journal record."""
 
@@ -95,6 +118,8 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     contact: bool = False
     wall_clock_s: float = 0.0
     """Wall clock at capture, for people only."""
+    trainer_clock: TrainerClock | None = None
+    """To compare stamps of several robots; None = it was never asked."""
 
     @property
     def ended(self) -> bool:

@@ -3,6 +3,9 @@
 A step is acknowledged only after the journal is synced. A step that cannot be decoded is refused
 by name and counted; nothing a robot sends can end the process. v1 packets from a PULL socket go
 into the same journal as demonstrations.
+
+With keys, every connection is encrypted and only robots on the allow-list get as far as a greeting;
+a robot may speak only under the name its key was allowed for.
 """
 
 from __future__ import annotations
@@ -12,24 +15,61 @@ import secrets
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
 from policyloop.core.profile import RobotProfile
 from policyloop.errors import ConnectionFailed, SafetyRefusal, WireError
+from policyloop.link.addresses import is_local, keep_alive
 from policyloop.link.journal import Journal
+from policyloop.link.keys import AllowList, Identity
 from policyloop.wire.codec import MAX_MESSAGE_BYTES, decode_from_robot, decode_step, encode, encode_step
-from policyloop.wire.messages import PROTOCOL, Ack, FromGateway, Hello, Refusal, StepHeader, Welcome
+from policyloop.wire.messages import NOT_NOW, PROTOCOL, Ack, Bye, FromGateway, Hello, Refusal, StepHeader, Welcome
 from policyloop.wire.v1 import V1Session
 
 __all__ = ["Gateway"]
 
 log = logging.getLogger(__name__)
 
-_LOCAL = ("tcp://127.", "tcp://localhost", "tcp://[::1]", "inproc://", "ipc://")
 _POLL_MS = 20
+_DEAD_AFTER_S = 3.0
+_FORGET_AFTER_S = 30.0
+_LOOK_S = 1.0
+"""How often robots that fell silent and keys that were revoked are looked for."""
+_DOMAIN = "policyloop"
 _BATCH = 256
 _Stream = tuple[str, str]  # robot, boot
+
+
+@dataclass
+class _Peer:
+    """Who is behind a socket identity."""
+
+    stream: _Stream
+    key: str
+    """Public key with which the connection was authenticated; empty without keys."""
+    name: str
+    """Name that this key was allowed for."""
+    heard_s: float
+    lost: int = 0
+
+
+class _Doorkeeper:
+    """Tells ZeroMQ which keys may connect, as the allow-list stands at that moment."""
+
+    def __init__(self, allowed: AllowList) -> None:
+        self._allowed = allowed
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """See `zmq.auth.Authenticator.configure_curve_callback`."""
+        name = self._allowed.name_of(key.decode())
+        if not name:
+            log.warning("a stranger with key %s was turned away", key.decode())
+        return bool(name)
+
+
 _Touched = dict[tuple[bytes, _Stream], None]  # who must hear how far the journal is, in order of arrival
 
 
@@ -40,7 +80,9 @@ class Gateway:
         journal: Open for writing.
         profile: What every robot here must have.
         address: Where robots connect, such as `tcp://127.0.0.1:5555`.
-        v1_address: Where v1 packets are pulled; None = not at all.
+        v1_address: Where v1 packets are pulled; None = not at all. They are neither encrypted nor signed.
+        identity: The trainer's keys; without them only this machine can connect.
+        allowed: Who may connect; needed with `identity`.
 
     Attributes:
         counts: Steps `stored`, `duplicate`, `out-of-order`, and refusals by reason.
@@ -51,7 +93,16 @@ class Gateway:
         SafetyRefusal: An address other than loopback, where anybody could connect.
     """
 
-    def __init__(self, journal: Journal, profile: RobotProfile, address: str, v1_address: str | None = None) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        profile: RobotProfile,
+        address: str,
+        v1_address: str | None = None,
+        *,
+        identity: Identity | None = None,
+        allowed: AllowList | None = None,
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self.failure: Exception | None = None
         self._journal = journal
@@ -61,32 +112,54 @@ class Gateway:
         self._announce = threading.Event()
         self._stop = threading.Event()
         self._last = journal.last_sequences()
-        self._peers: dict[bytes, _Stream] = {}  # by socket identity
+        self._peers: dict[bytes, _Peer] = {}  # by socket identity
+        self._silent: set[str] = set()
+        self._twins: set[_Stream] = set()
+        self._met: set[str] = set()
+        self._looked_s = 0.0
+        self._allowed = allowed
         self._answers: list[tuple[bytes, FromGateway]] = []  # wait for the sync
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._router = self._bind(zmq.ROUTER, address)
-        self._v1 = self._bind(zmq.PULL, v1_address) if v1_address else None
+        self._authenticator: ThreadAuthenticator | None = None
+        if identity is not None:
+            assert allowed is not None
+            self._authenticator = ThreadAuthenticator(self._context)
+            self._authenticator.start()
+            self._authenticator.configure_curve_callback(_DOMAIN, _Doorkeeper(allowed))
+        self._router = self._bind(zmq.ROUTER, address, identity)
+        self._v1 = self._bind(zmq.PULL, v1_address, None) if v1_address else None
         self._v1_session = V1Session(profile, secrets.token_hex(8))
         self._thread = threading.Thread(target=self._run, name="gateway")
 
-    def _bind(self, kind: int, address: str) -> zmq.Socket[bytes]:
-        if not address.startswith(_LOCAL) or ";" in address:  # what follows a semicolon is listened at as well
-            self._context.destroy()
+    def _bind(self, kind: int, address: str, identity: Identity | None) -> zmq.Socket[bytes]:
+        if identity is None and not is_local(address):
+            self._give_up()
             raise SafetyRefusal(
                 f"{address} would listen to everybody on the network, unencrypted",
-                "use a loopback address and an ssh tunnel: ssh -R 5555:127.0.0.1:5555 robot",
+                "give --keys (policyloop keys new NAME), or use a loopback address and an ssh tunnel",
             )
         socket: zmq.Socket[bytes] = self._context.socket(kind)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.IPV6, "[" in address)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.setsockopt(zmq.RCVHWM, 1000)
+        keep_alive(socket)
+        if identity is not None:
+            socket.curve_server = True
+            socket.curve_publickey = identity.public.encode()
+            socket.curve_secretkey = identity.secret.encode()
+            socket.zap_domain = _DOMAIN.encode()
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
-            self._context.destroy()
+            self._give_up()
             raise ConnectionFailed(f"cannot listen at {address}: {error.strerror}", "choose another --port") from error
         return socket
+
+    def _give_up(self) -> None:
+        if self._authenticator is not None:
+            self._authenticator.stop()
+        self._context.destroy()
 
     @property
     def address(self) -> str:
@@ -101,7 +174,13 @@ class Gateway:
     @property
     def robots(self) -> int:
         """Robots that have connected since the start."""
-        return len({robot for robot, _ in self._peers.values()})
+        return len(self._met)
+
+    @property
+    def alive(self) -> list[str]:
+        """Robots that were heard in the last seconds."""
+        now_s = time.monotonic()
+        return sorted({peer.stream[0] for peer in [*self._peers.values()] if now_s - peer.heard_s < _DEAD_AFTER_S})
 
     def start(self) -> None:
         """Start receiving."""
@@ -128,6 +207,8 @@ class Gateway:
         self._router.close()
         if self._v1:
             self._v1.close()
+        if self._authenticator is not None:
+            self._authenticator.stop()
         self._context.term()
 
     def _run(self) -> None:
@@ -146,6 +227,7 @@ class Gateway:
                 if ready:
                     self._journal.sync()
                 self._answer(touched)
+                self._look_around()
         except Exception as error:  # whatever ends this thread, `check` must tell
             # Nothing is acknowledged that is not stored: robots keep it and send it again.
             log.error("%s", error)
@@ -158,16 +240,18 @@ class Gateway:
         self._answers.clear()
         if self._announce.is_set():
             self._announce.clear()
-            touched |= dict.fromkeys(self._peers.items())
+            touched |= dict.fromkeys((identity, peer.stream) for identity, peer in self._peers.items())
         for identity, stream in touched:
             self._acknowledge(identity, stream)
 
     def _drain_router(self, touched: _Touched) -> None:
         for _ in range(_BATCH):
             try:
-                identity, *frames = self._router.recv_multipart(zmq.DONTWAIT)
+                received = self._router.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 return
+            identity, *frames = [frame.bytes for frame in received]
+            key = _key_of(received[-1]) if self._authenticator is not None else ""
             try:
                 message = decode_from_robot(frames[0] if frames else b"")
             except WireError as error:
@@ -175,35 +259,95 @@ class Gateway:
                 self._answers.append((identity, Refusal(reason=error.reason, detail=error.detail[:200], sequence=0)))
                 continue
             if isinstance(message, Hello):
-                self._greet(identity, message, touched)
+                self._greet(identity, message, key, touched)
+            elif isinstance(message, Bye):
+                self._peers.pop(identity, None)
             else:
                 self._take(identity, message, frames, touched)
 
-    def _greet(self, identity: bytes, hello: Hello, touched: _Touched) -> None:
-        problem = ""
-        if hello.protocol != PROTOCOL:
-            older = "robot" if hello.protocol < PROTOCOL else "trainer"
-            problem = f"it speaks protocol {hello.protocol}, not {PROTOCOL}: upgrade the {older}"
-        elif hello.profile_digest != self._profile.digest:
-            problem = (
-                f"its profile is {hello.profile_digest[:12]}, this gateway's '{self._profile.name}' "
-                f"is {self._profile.digest[:12]}"
-            )
+    def _greet(self, identity: bytes, hello: Hello, key: str, touched: _Touched) -> None:
+        name = self._allowed.name_of(key) if self._allowed is not None and key else ""
+        problem = self._misfit(hello, key, name)
         if problem:
             self.counts["robot-refused"] += 1
             log.warning("robot '%s' refused: %s", hello.robot[:64], problem)
             self._answers.append((identity, Refusal(reason="robot-refused", detail=problem)))
             return
-        self._peers[identity] = (hello.robot, hello.boot)
-        self._answers.append((identity, Welcome(protocol=PROTOCOL)))
-        touched[identity, (hello.robot, hello.boot)] = None
+        if self._has_twin(identity, hello):
+            self.counts["twin-refused"] += 1
+            detail = f"another robot is connected as '{hello.robot[:64]}': give each its own --name"
+            if (hello.robot, hello.boot) not in self._twins:  # it asks again every second
+                log.warning("%s", detail)
+                self._twins.add((hello.robot, hello.boot))
+            self._answers.append((identity, Refusal(reason="twin-refused", detail=detail, sequence=NOT_NOW)))
+            return
+        stream = (hello.robot, hello.boot)
+        known = self._peers.get(identity)
+        lost_before = known.lost if known is not None and known.stream == stream else 0
+        if hello.lost > lost_before:
+            self.counts["lost-by-robot"] += hello.lost - lost_before
+        self._peers[identity] = _Peer(stream, key, name, time.monotonic(), max(lost_before, hello.lost))
+        self._twins.discard(stream)
+        self._met.add(hello.robot)
+        self._answers.append((identity, Welcome(protocol=PROTOCOL, sent_ns=hello.sent_ns, time_ns=time.time_ns())))
+        touched[identity, stream] = None
+
+    def _misfit(self, hello: Hello, key: str, name: str) -> str:
+        """Return why this robot cannot stream here, or an empty string."""
+        if key and not _covers(name, hello.robot):
+            return f"its key was allowed for '{name}'" if name else "its key is not allowed any more"
+        if hello.protocol != PROTOCOL:
+            older = "robot" if hello.protocol < PROTOCOL else "trainer"
+            return f"it speaks protocol {hello.protocol}, not {PROTOCOL}: upgrade the {older}"
+        if hello.profile_digest != self._profile.digest:
+            return (
+                f"its profile is {hello.profile_digest[:12]}, this gateway's '{self._profile.name}' "
+                f"is {self._profile.digest[:12]}"
+            )
+        return ""
+
+    def _has_twin(self, identity: bytes, hello: Hello) -> bool:
+        """Tell whether another start of the same robot is alive behind another connection."""
+        since_s = time.monotonic() - _DEAD_AFTER_S
+        return any(
+            other != identity
+            and peer.stream[0] == hello.robot
+            and peer.stream[1] != hello.boot
+            and peer.heard_s > since_s
+            for other, peer in self._peers.items()
+        )
+
+    def _look_around(self) -> None:
+        """Now and then: forget who left or whose key was revoked, and say who fell silent."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s < _LOOK_S:
+            return
+        self._looked_s = now_s
+        for identity, peer in list(self._peers.items()):
+            if peer.key and self._allowed is not None and not self._allowed.name_of(peer.key):
+                log.warning("the key of robot '%s' was revoked", peer.stream[0])
+                del self._peers[identity]
+            elif now_s - peer.heard_s > _FORGET_AFTER_S:
+                del self._peers[identity]
+        silent = self._met - set(self.alive)
+        for robot in silent - self._silent:
+            log.warning("robot '%s' has been silent for %.0f s", robot, _DEAD_AFTER_S)
+        self._silent = silent
 
     def _take(self, identity: bytes, header: StepHeader, frames: list[bytes], touched: _Touched) -> None:
-        if identity not in self._peers:
+        peer = self._peers.get(identity)
+        if peer is None:
             self.counts["not-greeted"] += 1  # it knew another gateway at this port: it will greet and send again
             return
+        peer.heard_s = time.monotonic()
         record = header.record
         stream = (record.robot, record.boot)
+        if peer.key and not _covers(peer.name, record.robot):
+            self.counts["foreign-step"] += 1
+            detail = f"a step of '{record.robot}' under the key of '{peer.name}'"
+            refusal = Refusal(reason="foreign-step", detail=detail[:200], boot=record.boot, sequence=record.sequence)
+            self._answers.append((identity, refusal))
+            return
         last = self._last.get(stream, -1)
         if record.sequence <= last:
             self.counts["duplicate"] += 1
@@ -220,6 +364,8 @@ class Gateway:
                 self._answers.append((identity, refusal))
                 self._last[stream] = record.sequence
                 return
+            if record.sequence > last + 1:
+                self.counts["lost"] += record.sequence - last - 1
             self._journal.append(frames)
             self._last[stream] = record.sequence
             self.counts["stored"] += 1
@@ -254,3 +400,16 @@ class Gateway:
             self._router.send_multipart([identity, encode(message)], zmq.DONTWAIT)
         except zmq.Again:
             log.debug("a robot does not take its messages")
+
+
+def _key_of(frame: zmq.Frame) -> str:
+    """Return the public key with which this frame's connection was authenticated."""
+    try:
+        return str(frame.get("User-Id"))
+    except zmq.ZMQError:
+        return ""
+
+
+def _covers(name: str, robot: str) -> bool:
+    """Tell whether the key of `name` may speak for `robot`: for itself, or for one of its fleet."""
+    return bool(name) and (robot == name or robot.startswith(f"{name}-"))

@@ -206,6 +206,15 @@ class SegmentLog:
         """Bytes on disk."""
         return sum(segment.end for segment in self._segments)
 
+    @property
+    def segments(self) -> int:
+        """Number of files."""
+        return len(self._segments)
+
+    def segment_end(self, index: int) -> int:
+        """Return the number behind the last record of the segment that holds record `index`."""
+        return next(segment.next for segment in self._segments if index < segment.next)
+
     def append(self, payload: bytes) -> int:
         """Write one record and return its number; it is durable after `sync`.
 

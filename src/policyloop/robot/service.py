@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 
 from policyloop.core.step import Step
-from policyloop.errors import IncompatibleError, PolicyloopError, WireError
+from policyloop.errors import IncompatibleError, PolicyloopError, StorageError, WireError
 from policyloop.link.uplink import Uplink
 
 __all__ = ["UplinkThread"]
 
 log = logging.getLogger(__name__)
+
+_QUEUE_STEPS = 512
+"""Steps that may wait for a slow disk; more would fill the memory."""
+_COMPLAIN_EVERY_S = 10.0
 
 
 class UplinkThread:
@@ -29,18 +34,28 @@ class UplinkThread:
         self.failure: PolicyloopError | None = None
         self._uplink = uplink
         self._queue: deque[Step] = deque()
+        self._overrun = 0
+        self._complained_s = -_COMPLAIN_EVERY_S
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="uplink")
         self._thread.start()
 
     def append(self, step: Step) -> None:
-        """Hand over one step."""
-        self._queue.append(step)
+        """Hand over one step; it is lost, and counted, if the disk or a dead thread lets too many wait."""
+        if len(self._queue) < _QUEUE_STEPS:
+            self._queue.append(step)
+        else:
+            self._overrun += 1
 
     @property
     def pending(self) -> int:
         """Steps that the trainer has not acknowledged."""
         return self._uplink.pending + len(self._queue)
+
+    @property
+    def lost(self) -> int:
+        """Steps that nobody will ever get."""
+        return self._uplink.lost + self._overrun
 
     def _run(self) -> None:
         try:
@@ -57,9 +72,22 @@ class UplinkThread:
             step = self._queue.popleft()
             try:
                 self._uplink.append(step)
+            except StorageError as error:
+                self._complain(error)
             except (IncompatibleError, WireError) as error:
                 log.error("step %d cannot be sent: %s", step.record.sequence, error)
-        self._uplink.pump(0.01)
+        try:
+            self._uplink.pump(0.01)
+        except StorageError as error:
+            self._complain(error)
+            self._stop.wait(0.1)
+
+    def _complain(self, error: StorageError) -> None:
+        """A disk that refuses once refuses again and again: say so now and then, and go on."""
+        now_s = time.monotonic()
+        if now_s - self._complained_s > _COMPLAIN_EVERY_S:
+            self._complained_s = now_s
+            log.error("%s; %d steps are lost so far", error, self.lost)
 
     def close(self) -> None:
         """Hand over what is left, for at most two seconds; the rest waits in the spool."""

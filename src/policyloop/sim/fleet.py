@@ -14,6 +14,7 @@ import numpy as np
 from policyloop.core.clock import VirtualClock
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step
+from policyloop.link.keys import Identity
 from policyloop.link.uplink import Uplink
 from policyloop.robot.actor import Actor
 from policyloop.robot.drivers import PolicyDriver
@@ -71,6 +72,8 @@ class Fleet:
         settings: What to simulate.
         spool_directory: Each robot keeps its spool in a folder of its own under it.
         emit: Called with every finished step when nothing is streamed.
+        identity: Keys of all of them; they are called after it, or `<its name>-...`.
+        gateway_key: The gateway's public key.
     """
 
     def __init__(
@@ -79,8 +82,12 @@ class Fleet:
         settings: FleetSettings,
         spool_directory: Path,
         emit: Callable[[Step], None] | None = None,
+        *,
+        identity: Identity | None = None,
+        gateway_key: str = "",
     ) -> None:
         self._profile, self._settings, self._emit = profile, settings, emit
+        self._identity, self._gateway_key = identity, gateway_key
         self._slot: PolicySlot | None = None
         if settings.driver not in ("scripted", "random"):
             self._slot = PolicySlot(Path(settings.driver), profile)
@@ -93,7 +100,16 @@ class Fleet:
         clock = VirtualClock()
         robot = SimulatedRobot(profile, settings.arena_seeds, rng, clock)
         name = f"{settings.name}-{index}"
-        uplink = Uplink(settings.connect, profile, name, spool_directory / name) if settings.connect else None
+        uplink = None
+        if settings.connect:
+            uplink = Uplink(
+                settings.connect,
+                profile,
+                name,
+                spool_directory / name,
+                identity=self._identity,
+                gateway_key=self._gateway_key,
+            )
         emit = uplink.append if uplink else self._emit
         recorder = Recorder(profile, name, uplink.boot if uplink else secrets.token_hex(8), emit)
         disturb = Bursts(profile, rng) if settings.disturb and settings.driver == "scripted" else None

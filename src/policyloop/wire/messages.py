@@ -1,6 +1,6 @@
 """Message headers: one tagged union, MessagePack, strict. The picture frames follow the header raw.
 
-Robot to gateway: Hello, StepHeader. Gateway to robot: Welcome, Ack, Refusal. The protocol number
+Robot to gateway: Hello, StepHeader, Bye. Gateway to robot: Welcome, Ack, Refusal. The protocol number
 grows when an old peer could misread a message; a peer of another number is refused by name.
 """
 
@@ -10,18 +10,39 @@ import msgspec
 
 from policyloop.core.step import StepRecord
 
-__all__ = ["PROTOCOL", "Ack", "FromGateway", "FromRobot", "Hello", "Refusal", "StepHeader", "Welcome"]
+__all__ = [
+    "NOT_NOW",
+    "PROTOCOL",
+    "Ack",
+    "Bye",
+    "FromGateway",
+    "FromRobot",
+    "Hello",
+    "Refusal",
+    "StepHeader",
+    "Welcome",
+]
 
 PROTOCOL = 1
+NOT_NOW = -2
+"""In a `Refusal`, in place of a sequence number: the robot may come back later."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello", forbid_unknown_fields=True):
-    """A robot introduces itself, at every start and reconnect."""
+    """A robot introduces itself, at every start and reconnect, and shows every second that it lives."""
 
     protocol: int
     robot: str
     boot: str
     profile_digest: str
+    sent_ns: int = 0
+    """The robot's monotonic clock."""
+    lost: int = 0
+    """Steps of this start that the robot had to give up for lack of room."""
+
+
+class Bye(msgspec.Struct, frozen=True, kw_only=True, tag="bye", forbid_unknown_fields=True):
+    """A robot leaves in order: another start of it may come at once."""
 
 
 class StepHeader(msgspec.Struct, frozen=True, kw_only=True, tag="step", forbid_unknown_fields=True):
@@ -38,6 +59,10 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome", forbid_u
     """The gateway accepts the robot."""
 
     protocol: int
+    sent_ns: int = 0
+    """From the `Hello`: the robot learns how long its question took."""
+    time_ns: int = 0
+    """The trainer's UTC clock when it answered, ns since 1970."""
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack", forbid_unknown_fields=True):
@@ -58,8 +83,8 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal", forbid_u
     detail: str
     boot: str = ""
     sequence: int = -1
-    """The step that is refused; -1 = the robot itself."""
+    """The step that is refused; -1 = the robot itself, which need not try again; -2 = the robot, for now."""
 
 
-FromRobot = Hello | StepHeader
+FromRobot = Hello | StepHeader | Bye
 FromGateway = Welcome | Ack | Refusal
