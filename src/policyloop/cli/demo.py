@@ -16,9 +16,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("demo"),
     minutes: Annotated[float, typer.Option(min=2.5, help="How long it may take on two cores.")] = 10.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, robots and noise.")] = 0,
-    demonstrations: Annotated[
-        int, typer.Option(min=0, help="Steps to record and clone; 0 = PPO from nothing.")
-    ] = 12_000,
+    demonstrations: Annotated[int, typer.Option(min=0, help="Steps to record and clone; 0 = PPO from nothing.")] = 4000,
     episodes: Annotated[int, typer.Option(min=2, help="Unseen arenas at the end.")] = 50,
     resume: Annotated[bool, typer.Option(help="Go on with a demo that was interrupted.")] = False,
 ) -> None:

@@ -42,7 +42,7 @@ class DemoSettings(msgspec.Struct, frozen=True, kw_only=True):
     minutes: float = 10.0
     seed: int = 0
     profile: str = "rover-mini"
-    demonstrations: int = 12_000
+    demonstrations: int = 4000
     """Steps that the scripted driver records; 0 = learn from nothing."""
     episodes: int = 50
     robot_processes: int = 2
