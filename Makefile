@@ -29,7 +29,7 @@ bench: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,sim,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,sim,data,dev]'
 	touch $(READY)
 
 clean:

@@ -23,7 +23,10 @@ def test_info_counts_what_is_in_it(recorded: Path, policyloop: Call, mini: Robot
     assert summary["profile_digest"] == mini.digest
     assert summary["steps"] == 80
     assert summary["sources"] == {"scripted": 80}
-    assert summary["robots"] == {"rover-0": 80}
+    (robot,) = summary["robots"].items()
+    assert (robot[0], robot[1]["steps"], robot[1]["rate_hz"]) == ("rover-0", 80, 10.0)
+    assert set(robot[1]["bytes_per_step"]) == {"header", "rgb", "depth", "proprio"}
+    assert summary["ledger"] == {"stored: scripted": 80}
     assert summary["episodes"] == 1
     assert summary["policy_versions"] == {}
     assert summary["bytes"] == pytest.approx(80 * summary["bytes_per_step"])

@@ -23,6 +23,7 @@ from policyloop.errors import PolicyloopError, StorageError, UsageError
 from policyloop.learn.checkpoint import latest_checkpoint
 from policyloop.learn.settings import LearnerSettings
 from policyloop.link.journal import Journal
+from policyloop.link.summary import summarise
 
 Until = Callable[..., None]
 ProcessesOf = Callable[..., list[int]]
@@ -103,7 +104,7 @@ def test_a_miniature_demo_records_clones_ships_and_judges(
     assert phases[-1] == "report"
     assert processes_of(tmp_path) == []
     journal = Journal(settings.out / "journal")
-    summary = journal.summary()
+    summary = summarise(journal)
     journal.close()
     assert summary.sources["scripted"] >= 100
     assert summary.sources["policy"] > 100

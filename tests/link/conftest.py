@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import socket
+import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +141,90 @@ def full_disk() -> Callable[[int], Any]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limit
+
+
+class Proxy:
+    """A bad network between two ends of a TCP connection.
+
+    Attributes:
+        delay_s: How long each piece is held back, with `jitter_s` more at random.
+        slice_bytes: Largest piece that is passed on at once.
+        bytes_per_s: Bandwidth of each direction.
+        deaf: Nothing passes from the robot to the gateway; connections stand.
+        mute: Nothing passes from the gateway to the robot; connections stand.
+    """
+
+    def __init__(self, target_port: int) -> None:
+        self.delay_s = self.jitter_s = 0.0
+        self.slice_bytes = 65536
+        self.bytes_per_s = 1e9
+        self.deaf = self.mute = False
+        self._target_port = target_port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._open = True
+        self._random = random.Random(0)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        """Where the robot connects."""
+        return f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def _accept(self) -> None:
+        while self._open:
+            try:
+                inward, _ = self._listener.accept()
+                outward = socket.create_connection(("127.0.0.1", self._target_port))
+            except OSError:
+                continue
+            self._pairs.append((inward, outward))
+            for source, target, direction in ((inward, outward, "deaf"), (outward, inward, "mute")):
+                threading.Thread(target=self._relay, args=(source, target, direction), daemon=True).start()
+
+    def _relay(self, source: socket.socket, target: socket.socket, direction: str) -> None:
+        try:
+            while data := source.recv(65536):
+                while getattr(self, direction) and self._open:
+                    time.sleep(0.01)
+                if self.delay_s:
+                    time.sleep(self.delay_s + self._random.random() * self.jitter_s)
+                for start in range(0, len(data), self.slice_bytes):
+                    piece = data[start : start + self.slice_bytes]
+                    target.sendall(piece)
+                    if self.bytes_per_s < 1e9:
+                        time.sleep(len(piece) / self.bytes_per_s)
+        except OSError:
+            pass
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def reset(self) -> None:
+        """Cut every connection as a crash would, with a RST."""
+        pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            for end in pair:
+                with suppress(OSError):
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    end.close()
+
+    def close(self) -> None:
+        """Stop."""
+        self._open = False
+        self._listener.close()
+        self.reset()
+
+
+@pytest.fixture
+def proxy() -> Iterator[Callable[[str], Proxy]]:
+    """Return `proxy(address)`: a bad network in front of a gateway."""
+    made: list[Proxy] = []
+
+    def make(address: str) -> Proxy:
+        made.append(Proxy(int(address.rpartition(":")[2])))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

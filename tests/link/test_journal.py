@@ -4,7 +4,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from policyloop.core.step import Behaviour
 from policyloop.errors import IncompatibleError, StorageError, WireError
 from policyloop.link.journal import Journal
 from policyloop.link.segment_log import SegmentLog
@@ -168,8 +167,6 @@ def test_a_journal_with_a_record_that_is_no_step_still_serves_all_the_others(jou
         journal.append([b"\xc1"])
     assert journal.last_sequences() == {("r", "b"): 1}
     assert [record.sequence for record in journal.headers()] == [0, 1]
-    summary = journal.summary()
-    assert (summary.steps, summary.damaged) == (2, 2)
 
 
 def test_a_greeting_is_no_step(journal, mini):
@@ -179,47 +176,6 @@ def test_a_greeting_is_no_step(journal, mini):
 
 
 # What is in it
-
-
-def test_an_empty_journal_sums_up_to_nothing(journal, mini):
-    summary = journal.summary()
-    assert (summary.steps, summary.episodes, summary.reward_mean, summary.bytes_per_step) == (0, 0, 0.0, 0.0)
-    assert (summary.profile, summary.profile_digest) == ("rover-mini", mini.digest)
-    assert (summary.robots, summary.sources, summary.policy_versions) == ({}, {}, {})
-    assert journal.last_sequences() == {}
-
-
-def test_the_summary_counts(journal, mini, make_step):
-    def behaviour(version: int) -> Behaviour:
-        old = make_step(mini).record.action.behaviour
-        return msgspec.structs.replace(old, policy_version=version)
-
-    def policy(sequence: int, version: int, **changes):
-        step = make_step(mini, sequence)
-        action = msgspec.structs.replace(step.record.action, behaviour=behaviour(version))
-        return make_step(mini, sequence, action=action, **changes)
-
-    steps = [
-        policy(0, 2, reward_terms={"forward": 1.0, "time": -0.5}),
-        policy(1, 10, reward_terms={"forward": 2.0}, terminated=True),
-        policy(2, 10, episode=1, reward_terms={}, gap=True),
-        make_step(mini, 3, 1, source="human", intervention="start", reward_terms={"forward": -1.0}),
-        make_step(mini, 4, 1, source="human", intervention="hold", reward_terms={}, truncated=True),
-        make_step(mini, 0, boot="b1", source="scripted", reward_terms={}),
-        make_step(mini, 0, robot="r1", source="random", reward_terms={}, gap=True),
-        make_step(mini, 1, robot="r1", source="human", intervention="start", reward_terms={"x": 2.5}, truncated=True),
-    ]
-    for step in steps:
-        journal.append(encode_step(step, mini))
-    summary = journal.summary()
-    assert (summary.steps, summary.episodes) == (8, 4)
-    assert (summary.terminated, summary.truncated, summary.gaps, summary.interventions) == (1, 2, 2, 2)
-    assert summary.robots == {"r0": 6, "r1": 2}
-    assert summary.sources == {"policy": 3, "human": 3, "scripted": 1, "random": 1}
-    assert list(summary.policy_versions.items()) == [("2", 1), ("10", 2)]
-    assert summary.reward_mean == pytest.approx((0.5 + 2.0 - 1.0 + 2.5) / 8)
-    assert summary.bytes == journal.size_bytes > 0
-    assert summary.bytes_per_step == summary.bytes / 8
 
 
 def test_last_sequences_are_kept_for_each_start_of_each_robot(journal, mini, make_step):

@@ -54,7 +54,7 @@ def _options(
         end_with_parent(follow_parent)
 
 
-for _command in ("demo", "evaluate", "export", "gateway", "journal", "keys", "run", "sim", "train"):
+for _command in ("calibrate", "demo", "evaluate", "export", "gateway", "journal", "keys", "run", "sim", "train"):
     import_module(f"policyloop.cli.{_command}")
 
 

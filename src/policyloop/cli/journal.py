@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from policyloop.cli import journal_app
-from policyloop.cli.options import echo_json
+from policyloop.cli.options import Profile, echo_json
 
 
 @journal_app.command()
@@ -19,19 +19,93 @@ def info(
 ) -> None:
     """Say what a journal holds."""
     from policyloop.link.journal import Journal
+    from policyloop.link.summary import summarise
 
     opened = Journal(journal)
-    summary = opened.summary()
+    summary = summarise(opened)
     opened.close()
     if as_json:
         echo_json(summary)
         return
     for name, value in msgspec.structs.asdict(summary).items():
+        if name in ("robots", "ledger", "events"):
+            continue
         if isinstance(value, dict):
             value = ", ".join(f"{key}: {count}" for key, count in value.items()) or "-"
         elif isinstance(value, float):
             value = f"{value:.3f}"
         typer.echo(f"{name:16} {value}")
+    for name, robot in summary.robots.items():
+        streams = ", ".join(f"{stream} {size:.0f}" for stream, size in robot.bytes_per_step.items())
+        typer.echo(
+            f"robot {name:10} {robot.steps} steps, {robot.episodes} episodes, {robot.starts} starts, "
+            f"{robot.rate_hz:.1f} Hz, {robot.gaps} gaps ({robot.missing} steps missing); bytes per step: {streams}"
+        )
+    received = sum(summary.ledger.values())
+    typer.echo(f"of {received} steps received:")
+    for name, count in summary.ledger.items():
+        typer.echo(f"  {100 * count / received:6.2f} %  {count:8}  {name}")
+    for name, count in summary.events.items():
+        typer.echo(f"  besides: {count} {name}")
+
+
+@journal_app.command()
+def export(
+    journal: Annotated[Path, typer.Argument(help="Directory of the journal.")],
+    output: Annotated[Path, typer.Option(help="A new .mcap file, or a new folder for a LeRobotDataset.")],
+    kind: Annotated[str, typer.Option("--format", help="mcap or lerobot; default: by --output.")] = "",
+) -> None:
+    """Write a journal as MCAP with ROS 2 messages (Foxglove opens it), or as a LeRobotDataset v3."""
+    from policyloop.cli.progress import progress_bar
+    from policyloop.data.lerobot import export_lerobot
+    from policyloop.data.mcap import export_mcap
+    from policyloop.errors import UsageError
+    from policyloop.link.journal import Journal
+
+    kind = kind or ("mcap" if output.suffix == ".mcap" else "lerobot")
+    if kind not in ("mcap", "lerobot"):
+        raise UsageError(f"--format {kind}", "use mcap or lerobot")
+    opened = Journal(journal)
+    try:
+        with progress_bar("writing") as bar:
+            written = (export_mcap if kind == "mcap" else export_lerobot)(opened, output, bar)
+    finally:
+        opened.close()
+    typer.echo(f"{written} steps in {output}")
+
+
+@journal_app.command("import")
+def import_(
+    bag: Annotated[Path, typer.Argument(help="A .mcap file or a rosbag2 folder.")],
+    journal: Annotated[Path, typer.Option(help="Directory of the journal to append to.")],
+    profile: Profile = "rover",
+    name: Annotated[str, typer.Option(help="Name of the robot in the journal.")] = "imported",
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(help="SENSOR=TOPIC, such as rgb=/front/image; sensors: rgb depth odom imu cmd_vel proprio."),
+    ] = None,
+) -> None:
+    """Append a ROS 2 recording to a journal, as demonstrations of a human."""
+    from policyloop.core.profile import load_profile
+    from policyloop.data.bag import import_bag
+    from policyloop.errors import UsageError
+    from policyloop.link.journal import Journal
+
+    topics = {}
+    for entry in topic or []:
+        sensor, separator, where = entry.partition("=")
+        if not separator or sensor not in ("rgb", "depth", "odom", "imu", "cmd_vel", "proprio"):
+            raise UsageError(f"--topic {entry}", "write SENSOR=TOPIC, such as --topic rgb=/front/image")
+        topics[sensor] = where
+    opened = Journal(journal, load_profile(profile), writable=True)
+    try:
+        result = import_bag(bag, opened, robot=name, topics=topics)
+    finally:
+        opened.close()
+    typer.echo(
+        f"{result.steps} steps in {result.episodes} episodes; {result.unmatched} pictures without a partner, "
+        f"{result.undriven} ticks without a command"
+    )
 
 
 @journal_app.command()

@@ -26,6 +26,9 @@ def run(
     seconds: Annotated[float, typer.Option(min=0, help="Stop after so long; 0 = go on.")] = 0.0,
     explore: Annotated[bool, typer.Option(help="Let the policy draw its actions.")] = False,
     spool: Annotated[Path | None, typer.Option(help="Directory of the spool; default: a temporary one.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="Take calibration samples into this folder.")] = None,
+    calibration_interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two of them.")] = 10.0,
+    calibration_count: Annotated[int, typer.Option(min=1, help="The folder is full with so many.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the exploration and the simulated world.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the tick report as JSON.")] = False,
 ) -> None:
@@ -38,6 +41,7 @@ def run(
     from policyloop.evaluate import find_policy
     from policyloop.link.uplink import Uplink
     from policyloop.robot.actor import Actor
+    from policyloop.robot.calibration import CalibrationCapture, CalibrationSettings
     from policyloop.robot.drivers import PolicyDriver
     from policyloop.robot.recorder import Recorder
     from policyloop.robot.service import UplinkThread
@@ -70,12 +74,28 @@ def run(
         robot = SimulatedRobot(loaded, range(48), rng, clock)
         recorder = Recorder(loaded, robot_name, boot, link.append if link else None)
         driver = PolicyDriver(slot, len(loaded.action), rng if explore else None)
-        actor = Actor(loaded, robot, robot, driver, SafetyGate(loaded), recorder, clock, between_ticks=slot.follow)
+        capture = None
+        if calibration is not None:
+            wanted = CalibrationSettings(interval_s=calibration_interval, count=calibration_count)
+            capture = CalibrationCapture(calibration, wanted)
+        actor = Actor(
+            loaded,
+            robot,
+            robot,
+            driver,
+            SafetyGate(loaded),
+            recorder,
+            clock,
+            between_ticks=slot.follow,
+            watch=capture.observe if capture else None,
+        )
         try:
             actor.run(stop, ticks=round(seconds * loaded.rates.control_hz) if seconds else None)
         finally:
             if link is not None:
                 link.close()
+            if capture is not None:
+                capture.close()
             slot.close()
     report = actor.report()
     if as_json:

@@ -21,9 +21,9 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from policyloop.core.profile import RobotProfile
-from policyloop.errors import ConnectionFailed, SafetyRefusal, WireError
+from policyloop.errors import ConnectionFailed, SafetyRefusal, StorageError, WireError
 from policyloop.link.addresses import is_local, keep_alive
-from policyloop.link.journal import Journal
+from policyloop.link.journal import Journal, Received
 from policyloop.link.keys import AllowList, Identity
 from policyloop.wire.codec import MAX_MESSAGE_BYTES, decode_from_robot, decode_step, encode, encode_step
 from policyloop.wire.messages import NOT_NOW, PROTOCOL, Ack, Bye, FromGateway, Hello, Refusal, StepHeader, Welcome
@@ -39,6 +39,9 @@ _FORGET_AFTER_S = 30.0
 _LOOK_S = 1.0
 """How often robots that fell silent and keys that were revoked are looked for."""
 _DOMAIN = "policyloop"
+_EVENTS = ("robot-refused", "twin-refused", "lost", "lost-by-robot")
+"""Counts of something else than a received step."""
+_SAVE_COUNTS_S = 10.0
 _BATCH = 256
 _Stream = tuple[str, str]  # robot, boot
 
@@ -116,7 +119,8 @@ class Gateway:
         self._silent: set[str] = set()
         self._twins: set[_Stream] = set()
         self._met: set[str] = set()
-        self._looked_s = 0.0
+        self._looked_s = self._saved_s = 0.0
+        self._received_before = journal.received
         self._allowed = allowed
         self._answers: list[tuple[bytes, FromGateway]] = []  # wait for the sync
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -228,6 +232,7 @@ class Gateway:
                     self._journal.sync()
                 self._answer(touched)
                 self._look_around()
+            self._save_counts()
         except Exception as error:  # whatever ends this thread, `check` must tell
             # Nothing is acknowledged that is not stored: robots keep it and send it again.
             log.error("%s", error)
@@ -333,6 +338,21 @@ class Gateway:
         for robot in silent - self._silent:
             log.warning("robot '%s' has been silent for %.0f s", robot, _DEAD_AFTER_S)
         self._silent = silent
+        if now_s - self._saved_s > _SAVE_COUNTS_S:
+            self._saved_s = now_s
+            self._save_counts()
+
+    def _save_counts(self) -> None:
+        """Write down what did not become a record: the journal itself cannot tell."""
+        before = self._received_before
+        steps, events = Counter(before.steps), Counter(before.events)
+        for name, count in self.counts.items():
+            if name != "stored":
+                (events if name in _EVENTS else steps)[name] += count
+        try:
+            self._journal.save_received(Received(steps=dict(steps), events=dict(events)))
+        except StorageError as error:  # steps come first: while they can be stored the gateway goes on
+            log.warning("%s", error)
 
     def _take(self, identity: bytes, header: StepHeader, frames: list[bytes], touched: _Touched) -> None:
         peer = self._peers.get(identity)

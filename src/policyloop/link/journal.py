@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +16,12 @@ from policyloop.link.segment_log import SegmentLog
 from policyloop.wire.codec import decode_from_robot, decode_step, join_frames, split_frames
 from policyloop.wire.messages import StepHeader
 
-__all__ = ["Journal", "JournalSummary"]
+__all__ = ["Journal", "Received"]
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+_RECEIVED = "received.json"
 
 
 class _About(msgspec.Struct, kw_only=True):
@@ -32,25 +32,12 @@ class _About(msgspec.Struct, kw_only=True):
     profile: RobotProfile
 
 
-class JournalSummary(msgspec.Struct, kw_only=True):
-    """What a journal holds; `policyloop journal info` prints it."""
+class Received(msgspec.Struct, kw_only=True):
+    """`received.json`: messages that did not become records, and what else the gateway saw, since the beginning."""
 
-    profile: str
-    profile_digest: str
-    steps: int
-    damaged: int
-    """Records that hold no readable step."""
-    episodes: int
-    terminated: int
-    truncated: int
-    gaps: int
-    bytes: int
-    bytes_per_step: float
-    reward_mean: float
-    robots: dict[str, int]
-    sources: dict[str, int]
-    policy_versions: dict[str, int]
-    interventions: int
+    steps: dict[str, int] = {}
+    """Step messages that were not stored, by the reason."""
+    events: dict[str, int] = {}
 
 
 class Journal:
@@ -100,6 +87,11 @@ class Journal:
                 raise StorageError(f"cannot write {about_path}: {error.strerror}", "free some space") from error
 
     @property
+    def first(self) -> int:
+        """Position of the oldest step that is still here."""
+        return self._log.first
+
+    @property
     def next(self) -> int:
         """Number of steps ever stored: the position behind the newest."""
         return self._log.next
@@ -128,19 +120,20 @@ class Journal:
 
     def header(self, position: int) -> StepRecord:
         """Return the record at `position` without its arrays."""
-        return self._split(position)[0].record
+        return self.parts(position)[0].record
 
     def read(self, position: int) -> Step:
         """Return the step at `position`."""
-        header, frames = self._split(position)
+        header, frames, _ = self.parts(position)
         return decode_step(header, frames, self.profile)
 
-    def _split(self, position: int) -> tuple[StepHeader, list[bytes]]:
+    def parts(self, position: int) -> tuple[StepHeader, list[bytes], int]:
+        """Return the header of the step at `position`, its encoded arrays, and the header's own size in bytes."""
         frames = split_frames(self._log.read(position))
         header = decode_from_robot(frames[0]) if frames else None
         if not isinstance(header, StepHeader):
             raise WireError("bad-record", f"journal record {position} is not a step")
-        return header, frames[1:]
+        return header, frames[1:], len(frames[0])
 
     def headers(self) -> Iterator[StepRecord]:
         """Iterate over all intact records, oldest first; the others are left out."""
@@ -154,43 +147,21 @@ class Journal:
         """Return the newest stored sequence number of each (robot, boot)."""
         return {(record.robot, record.boot): record.sequence for record in self.headers()}
 
-    def summary(self) -> JournalSummary:
-        """Count what is in here."""
-        counts: Counter[str] = Counter()
-        robots: Counter[str] = Counter()
-        sources: Counter[str] = Counter()
-        versions: Counter[str] = Counter()
-        episodes = set()
-        reward = 0.0
-        for record in self.headers():
-            robots[record.robot] += 1
-            sources[record.action.source] += 1
-            if record.action.behaviour is not None:
-                versions[str(record.action.behaviour.policy_version)] += 1
-            episodes.add((record.robot, record.boot, record.episode))
-            counts["terminated"] += record.terminated
-            counts["truncated"] += record.truncated
-            counts["gaps"] += record.gap
-            counts["interventions"] += record.intervention == "start"
-            reward += record.reward
-        steps = robots.total()
-        return JournalSummary(
-            profile=self.profile.name,
-            profile_digest=self.profile.digest,
-            steps=steps,
-            damaged=self._log.next - self._log.first - steps,
-            episodes=len(episodes),
-            terminated=counts["terminated"],
-            truncated=counts["truncated"],
-            gaps=counts["gaps"],
-            bytes=self.size_bytes,
-            bytes_per_step=self.size_bytes / max(steps, 1),
-            reward_mean=reward / max(steps, 1),
-            robots=dict(robots),
-            sources=dict(sources),
-            policy_versions=dict(sorted(versions.items(), key=lambda item: int(item[0]))),
-            interventions=counts["interventions"],
-        )
+    @property
+    def received(self) -> Received:
+        """What the gateways of this journal counted; nothing if none did, or if the file is damaged."""
+        try:
+            return msgspec.json.decode((self._log.directory / _RECEIVED).read_bytes(), type=Received)
+        except (OSError, msgspec.DecodeError):
+            return Received()
+
+    def save_received(self, received: Received) -> None:
+        """Replace the counts; StorageError if the disk refuses."""
+        path = self._log.directory / _RECEIVED
+        try:
+            write_file(path, msgspec.json.encode(received))
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error.strerror}", "free some space") from error
 
     def close(self) -> None:
         """Release the files."""

@@ -108,26 +108,44 @@ class Uplink:
         self._gap_at = -1  # spool number of a step whose predecessors exist nowhere any more
         self._last_sync_s = time.monotonic()
         self._echoes: deque[TrainerClock] = deque(maxlen=_ECHOES)
-        self._socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.SNDHWM, 2 * self._settings.window)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER_BYTES)
-        self._socket.setsockopt(zmq.IMMEDIATE, 1)
-        self._socket.setsockopt(zmq.IPV6, "[" in address)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, random.randint(100, 200))  # robots must not come back all at once
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
-        keep_alive(self._socket)
-        if identity is not None:
-            self._socket.curve_publickey = identity.public.encode()
-            self._socket.curve_secretkey = identity.secret.encode()
-            self._socket.curve_serverkey = check_key(gateway_key).encode()
+        self._context = context or zmq.Context.instance()
+        self._address, self._identity, self._gateway_key = address, identity, gateway_key
+        self._socket: zmq.Socket[bytes] = self._open()
+
+    def _open(self) -> zmq.Socket[bytes]:
+        """Return a new socket that connects, and connects again whenever it must."""
+        self._opened_s = time.monotonic()
+        socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SNDHWM, 2 * self._settings.window)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER_BYTES)
+        socket.setsockopt(zmq.IMMEDIATE, 1)
+        socket.setsockopt(zmq.IPV6, "[" in self._address)
+        socket.setsockopt(zmq.RECONNECT_IVL, random.randint(100, 200))  # robots must not come back all at once
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+        keep_alive(socket)
+        if self._identity is not None:
+            socket.curve_publickey = self._identity.public.encode()
+            socket.curve_secretkey = self._identity.secret.encode()
+            socket.curve_serverkey = check_key(self._gateway_key).encode()
         try:
-            self._socket.connect(address)
+            socket.connect(self._address)
         except zmq.ZMQError as error:
-            self.close()
+            socket.close()
+            self._spool.close()
             raise ConnectionFailed(
-                f"cannot connect to '{address}': {error.strerror}", "use an address such as tcp://127.0.0.1:5555"
+                f"cannot connect to '{self._address}': {error.strerror}", "use an address such as tcp://127.0.0.1:5555"
             ) from error
+        return socket
+
+    def _reopen(self) -> None:
+        """Begin anew with a new socket: ZeroMQ itself gives up after a handshake that was refused."""
+        self._socket.close()
+        self._socket = self._open()
+        self._welcome = False
+        if self._in_flight:
+            self._next_to_send = self._in_flight[0][0]
+            self._in_flight.clear()
 
     @property
     def pending(self) -> int:
@@ -173,6 +191,8 @@ class Uplink:
             IncompatibleError: The gateway refuses this robot.
         """
         now_s = time.monotonic()
+        if now_s - max(self._last_heard_s, self._opened_s) > self._settings.dead_after_s:
+            self._reopen()
         if now_s - self._last_hello_s > self._settings.heartbeat_s:
             self._say_hello(now_s)  # also when nothing is to be sent: the gateway may have been restarted
         if self._welcome:

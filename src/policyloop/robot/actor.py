@@ -57,6 +57,7 @@ class Actor:
         disturb: Replaces the proposal before the gate now and then, so that a teacher shows how to
             recover (DART, Laskey et al. 2017); the recorded action stays the teacher's.
         between_ticks: Called before each tick; the place to exchange the policy.
+        watch: Called with every observation that is whole; must return at once.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class Actor:
         *,
         disturb: Disturbance | None = None,
         between_ticks: Callable[[], object] | None = None,
+        watch: Callable[[Observation], None] | None = None,
     ) -> None:
         self._profile = profile
         self._source, self._sink, self._driver = source, sink, driver
         self._gate, self._recorder, self._clock = gate, recorder, clock
         self._disturb = disturb
         self._between_ticks = between_ticks
+        self._watch = watch
         self._lateness_ns, self._work_ns = array("q"), array("q")
         self.errors = self._missed = 0
 
@@ -115,6 +118,8 @@ class Actor:
             observation = self._source.read()
             for name, spec in self._profile.observation_specs.items():
                 spec.validate(observation.arrays[name])
+            if self._watch is not None:
+                self._watch(observation)
             return observation
         except Exception as error:  # whatever a sensor does wrong, the robot must stop
             self._report("sensing", error)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from policyloop.core.profile import Stream
 from policyloop.errors import WireError
 
-__all__ = ["pack_rgb", "unpack_rgb"]
+__all__ = ["JPEG_END", "JPEG_START", "pack_rgb", "unpack_rgb"]
 
-_JPEG_START = b"\xff\xd8"
+JPEG_START = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
 
 
@@ -25,10 +25,10 @@ def pack_rgb(rgb: NDArray[np.uint8], stream: Stream) -> bytes:
 def unpack_rgb(data: bytes | memoryview, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Decode a picture of exactly `shape` (H, W, 3); WireError `bad-rgb` otherwise."""
     data = bytes(data)
-    whole_jpeg = data.startswith(_JPEG_START) and data.endswith(JPEG_END)
+    whole_jpeg = data.startswith(JPEG_START) and data.endswith(JPEG_END)
     if len(data) == int(np.prod(shape)) and not whole_jpeg:  # a raw picture may begin like a JPEG
         return np.frombuffer(data, np.uint8).reshape(shape)
-    if not data.startswith(_JPEG_START):
+    if not data.startswith(JPEG_START):
         raise WireError("bad-rgb", f"{len(data)} bytes are neither a JPEG nor a raw picture of {shape}")
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)

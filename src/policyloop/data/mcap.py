@@ -1,0 +1,88 @@
+"""Journal -> MCAP with ROS 2 messages: Foxglove opens it, and so does anything that reads bags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from policyloop.core.step import Step, StepRecord
+from policyloop.data.ros_messages import RosMessages
+from policyloop.errors import MissingExtra, StorageError, UsageError, WireError
+from policyloop.link.journal import Journal
+from policyloop.wire.codec import decode_step
+
+__all__ = ["capture_time_ns", "export_mcap"]
+
+
+def capture_time_ns(record: StepRecord) -> int:
+    """Return when a step was captured, ns since 1970.
+
+    By the trainer's clock if the robot knew it, so that several robots agree; else by the robot's own.
+    """
+    if record.trainer_clock is not None:
+        return record.stamps.captured_ns + record.trainer_clock.offset_ns
+    return round(record.wall_clock_s * 1e9)
+
+
+def export_mcap(journal: Journal, output: Path, progress: Callable[[int, int], None] | None = None) -> int:
+    """Write every intact step; returns how many.
+
+    Args:
+        journal: Where steps are.
+        output: A new `.mcap` file.
+        progress: Called with (done, total).
+
+    Raises:
+        UsageError: `output` exists.
+        MissingExtra: `mcap` or `rosbags` are not installed.
+        StorageError: The disk refuses; no half file is left under its final name.
+    """
+    if output.exists():
+        raise UsageError(f"{output} exists already", "choose another --output")
+    messages = RosMessages(journal.profile)
+    staging = output.with_name(f".{output.name}.new")
+    try:
+        with staging.open("wb") as file:
+            written = _write(journal, messages, file, progress)
+        staging.replace(output)
+    except OSError as error:
+        staging.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {output}: {error.strerror}", "free some space") from error
+    except BaseException:
+        staging.unlink(missing_ok=True)
+        raise
+    return written
+
+
+def _write(journal: Journal, messages: RosMessages, file: Any, progress: Callable[[int, int], None] | None) -> int:
+    try:
+        from mcap.writer import Writer
+    except ImportError as error:
+        raise MissingExtra("MCAP needs the mcap library", "pip install 'policyloop[data]'") from error
+    writer: Any = Writer(file)
+    writer.start(profile="ros2", library="policyloop")
+    schemas: dict[str, int] = {}
+    channels: dict[str, int] = {}
+    names = list(journal.profile.observation_specs)
+    written = 0
+    for position in range(journal.first, journal.next):
+        try:
+            header, frames, _ = journal.parts(position)
+            step: Step = decode_step(header, frames, journal.profile)
+        except (StorageError, WireError):
+            continue
+        stamp_ns = capture_time_ns(step.record)
+        rgb_frame = frames[names.index("rgb")] if "rgb" in names else b""
+        for topic, kind, data in messages.step(step.record, step.observation, rgb_frame, stamp_ns):
+            if kind not in schemas:
+                schemas[kind] = writer.register_schema(kind, "ros2msg", messages.definition(kind))
+            full = f"/{step.record.robot}/{topic}"
+            if full not in channels:
+                channels[full] = writer.register_channel(full, "cdr", schemas[kind])
+            writer.add_message(channels[full], stamp_ns, data, stamp_ns, step.record.sequence & 0xFFFFFFFF)
+        written += 1
+        if progress is not None:
+            progress(written, journal.next - journal.first)
+    writer.finish()
+    return written
