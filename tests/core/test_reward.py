@@ -50,7 +50,15 @@ def test_closeness_rises_linearly_from_60_cm_to_contact(distance, expected):
 
 @pytest.mark.parametrize(
     ("linear", "angular", "expected"),
-    [(0.0, 0.0, 1.0), (0.0, 0.4, 0.5), (0.05, -0.6, 0.25), (-0.1, 0.8, 0.0), (0.0, -1.2, 0.0), (0.1, 0.0, 0.0)],
+    [
+        (0.0, 0.0, 1.0),
+        (0.0, 0.4, 0.5),
+        (0.05, -0.6, 0.25),
+        (-0.05, 0.8, 0.0),
+        (0.0, -1.2, 0.0),
+        (0.1, 0.0, 0.0),
+        (-0.1, 0.0, 0.0),
+    ],
 )
 def test_idle_falls_linearly_with_turning_on_the_spot_and_is_nothing_when_driving(linear, angular, expected):
     assert REWARD_TERMS["idle"](Outcome(linear, angular, 1.0)) == pytest.approx(expected)

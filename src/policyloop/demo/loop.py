@@ -235,7 +235,7 @@ def _choose(settings: DemoSettings, stop: threading.Event, phases: _Phases) -> t
         raise PolicyloopError("the trainer left no checkpoint", "give it more --minutes")
     candidates = checkpoints[-6:]
     jobs = {
-        path.name: [str(path), "--episodes", "20", "--arena-seed", str(_VALIDATION_ARENAS), "--gate", "limits"]
+        path.name: [str(path), "--episodes", "32", "--arena-seed", str(_VALIDATION_ARENAS), "--gate", "limits"]
         for path in candidates
     }
     reports = dict(_evaluations(settings, jobs, stop, lambda done: phases.tell("choosing", done, len(jobs))))
