@@ -15,7 +15,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from policyloop.core.profile import RobotProfile, Stream
 from policyloop.core.step import Step, StepRecord, TrainerClock
-from policyloop.data.mcap import capture_time_ns, export_mcap
+from policyloop.data.mcap import CaptureTimes, export_mcap
 from policyloop.errors import StorageError, UsageError
 from policyloop.link.journal import Journal
 from policyloop.wire.codec import encode_step
@@ -45,7 +45,7 @@ def test_every_step_comes_back_equal(journal: Journal, steps: list[Step], mini: 
         for index, step in enumerate(mine):
             time_ns, text = found[f"/{robot}/step"][index]
             assert msgspec.json.decode(text.data, type=StepRecord) == step.record
-            assert time_ns == capture_time_ns(step.record)
+            assert time_ns == pytest.approx(step.record.wall_clock_s * 1e9, abs=1000)
             _, color = found[f"/{robot}/color/image"][index]
             assert (color.encoding, color.height, color.width, color.step) == ("rgb8", 36, 64, 192)
             np.testing.assert_array_equal(color.data.reshape(36, 64, 3), step.observation["rgb"])
@@ -99,9 +99,16 @@ def test_a_damaged_record_is_left_out(journal: Journal, tmp_path: Path) -> None:
 
 def test_time_is_the_trainers_where_the_robot_knew_it(steps: list[Step]) -> None:
     record = steps[2].record
-    assert capture_time_ns(record) == pytest.approx(1_750_000_000_200_000_000, abs=1000)
+    assert CaptureTimes().of(record) == pytest.approx(1_750_000_000_200_000_000, abs=1000)
     known = msgspec.structs.replace(record, trainer_clock=TrainerClock(5_000_000_000, 10))
-    assert capture_time_ns(known) == 200_000_000 + 5_000_000_000
+    assert CaptureTimes().of(known) == 200_000_000 + 5_000_000_000
+
+
+def test_a_wall_clock_that_jumps_moves_nothing(steps: list[Step]) -> None:
+    times = CaptureTimes()
+    first = times.of(steps[0].record)
+    jumped = msgspec.structs.replace(steps[1].record, wall_clock_s=5.0)
+    assert times.of(jumped) - first == 100_000_000
 
 
 def test_an_existing_file_is_not_overwritten(journal: Journal, tmp_path: Path) -> None:

@@ -12,17 +12,28 @@ from policyloop.errors import MissingExtra, StorageError, UsageError, WireError
 from policyloop.link.journal import Journal
 from policyloop.wire.codec import decode_step
 
-__all__ = ["capture_time_ns", "export_mcap"]
+__all__ = ["CaptureTimes", "export_mcap"]
 
 
-def capture_time_ns(record: StepRecord) -> int:
-    """Return when a step was captured, ns since 1970.
+class CaptureTimes:
+    """When steps were captured, ns since 1970.
 
-    By the trainer's clock if the robot knew it, so that several robots agree; else by the robot's own.
+    The robot's monotonic clock tells the time between steps; where it stands is known from the first
+    step of each start: by the trainer's clock if the robot knew it, so that several robots agree,
+    else by the robot's own wall clock.
     """
-    if record.trainer_clock is not None:
-        return record.stamps.captured_ns + record.trainer_clock.offset_ns
-    return round(record.wall_clock_s * 1e9)
+
+    def __init__(self) -> None:
+        self._offsets_ns: dict[tuple[str, str], int] = {}
+
+    def of(self, record: StepRecord) -> int:
+        """Return one step's time."""
+        start = (record.robot, record.boot)
+        if start not in self._offsets_ns:
+            known = record.trainer_clock
+            by_wall_clock_ns = round(record.wall_clock_s * 1e9) - record.stamps.captured_ns
+            self._offsets_ns[start] = by_wall_clock_ns if known is None else known.offset_ns
+        return record.stamps.captured_ns + self._offsets_ns[start]
 
 
 def export_mcap(journal: Journal, output: Path, progress: Callable[[int, int], None] | None = None) -> int:
@@ -65,6 +76,7 @@ def _write(journal: Journal, messages: RosMessages, file: Any, progress: Callabl
     schemas: dict[str, int] = {}
     channels: dict[str, int] = {}
     names = list(journal.profile.observation_specs)
+    times = CaptureTimes()
     written = 0
     for position in range(journal.first, journal.next):
         try:
@@ -72,7 +84,7 @@ def _write(journal: Journal, messages: RosMessages, file: Any, progress: Callabl
             step: Step = decode_step(header, frames, journal.profile)
         except (StorageError, WireError):
             continue
-        stamp_ns = capture_time_ns(step.record)
+        stamp_ns = times.of(step.record)
         rgb_frame = frames[names.index("rgb")] if "rgb" in names else b""
         for topic, kind, data in messages.step(step.record, step.observation, rgb_frame, stamp_ns):
             if kind not in schemas:

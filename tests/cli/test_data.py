@@ -1,0 +1,92 @@
+"""Recordings in and out by command: `journal export`, `journal import`, `calibrate`, `run --calibration`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from policyloop.core.calibration import load_sample, sample_paths
+from policyloop.core.profile import RobotProfile
+from policyloop.link.journal import Journal
+
+Call = Callable[..., tuple[int, str, str]]
+
+RECORDED_TOPICS = [
+    part
+    for name, topic in (
+        ("rgb", "color/image"),
+        ("depth", "depth/image"),
+        ("proprio", "proprio"),
+        ("cmd_vel", "cmd_vel"),
+    )
+    for part in ("--topic", f"{name}=/rover-0/{topic}")
+]
+
+
+def test_a_recording_goes_to_mcap_and_back(policyloop: Call, recorded: Path, tmp_path: Path) -> None:
+    code, out, err = policyloop("journal", "export", recorded, "--output", tmp_path / "drive.mcap")
+    assert (code, err) == (0, "")
+    assert out.startswith("80 steps in ")
+    code, out, _ = policyloop(
+        *("journal", "import", tmp_path / "drive.mcap", "--journal", tmp_path / "again"),
+        *("--profile", "rover-mini", "--name", "copy", *RECORDED_TOPICS),
+    )
+    assert code == 0
+    assert out.startswith("79 steps in 1 episodes; 0 pictures without a partner")
+    first, second = Journal(recorded), Journal(tmp_path / "again")
+    assert second.header(5).robot == "copy"
+    for name in first.profile.observation_specs:
+        assert (first.read(5).observation[name] == second.read(5).observation[name]).all()
+    first.close()
+    second.close()
+
+
+def test_a_recording_becomes_a_lerobot_dataset(policyloop: Call, recorded: Path, tmp_path: Path) -> None:
+    code, out, _ = policyloop("journal", "export", recorded, "--output", tmp_path / "dataset")
+    assert (code, out) == (0, f"80 steps in {tmp_path / 'dataset'}\n")
+    assert json.loads((tmp_path / "dataset/meta/info.json").read_bytes())["total_frames"] == 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["journal", "export", "{journal}", "--output", "{out}", "--format", "hdf5"], 2, "mcap or lerobot"),
+        (["journal", "export", "{out}/nowhere", "--output", "{out}/x.mcap"], 1, "no journal at"),
+        (["journal", "import", "{out}/no.mcap", "--journal", "{out}/j"], 1, "cannot read"),
+        (["journal", "import", "{out}/no.mcap", "--journal", "{out}/j", "--topic", "lidar=/x"], 2, "SENSOR=TOPIC"),
+        (["calibrate", "{journal}", "--output", "{journal}"], 2, "not empty"),
+    ],
+)
+def test_what_cannot_be_is_said_with_a_remedy(
+    policyloop: Call, recorded: Path, tmp_path: Path, arguments: list[str], code: int, words: str
+) -> None:
+    result = policyloop(*(argument.format(journal=recorded, out=tmp_path) for argument in arguments))
+    assert result[0] == code
+    assert words in result[2]
+
+
+def test_calibrate_chooses_and_says_what_is_covered(
+    policyloop: Call, recorded: Path, mini: RobotProfile, tmp_path: Path
+) -> None:
+    code, out, _ = policyloop("calibrate", recorded, "--output", tmp_path / "set", "--count", 12, "--json")
+    assert code == 0
+    coverage = json.loads(out)
+    assert coverage["chosen"] == len(sample_paths(tmp_path / "set")) == 12
+    assert coverage["covered"] <= coverage["strata"]
+    assert load_sample(sample_paths(tmp_path / "set")[0], mini)["rgb"].shape == (36, 64, 3)
+    out = policyloop("calibrate", recorded, "--output", tmp_path / "other", "--count", 12)[1]
+    assert out.startswith("12 of 80 observations")
+
+
+def test_a_driving_robot_takes_calibration_samples(
+    policyloop: Call, cloned: Path, mini: RobotProfile, tmp_path: Path
+) -> None:
+    code, _, _ = policyloop(
+        *("run", "--profile", "rover-mini", "--policy", cloned / "store", "--seconds", "1.5"),
+        *("--calibration", tmp_path / "set", "--calibration-interval", "0.5", "--calibration-count", "2"),
+    )
+    assert code == 0
+    assert len(sample_paths(tmp_path / "set")) == 2
