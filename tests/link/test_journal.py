@@ -189,3 +189,26 @@ def test_last_sequences_are_kept_for_each_start_of_each_robot(journal, mini, mak
     ]:
         journal.append(encode_step(make_step(mini, sequence, robot=robot, boot=boot), mini))
     assert journal.last_sequences() == {("r0", "a"): 1, ("r0", "b"): 0, ("r1", "a"): 7}
+
+
+def test_sequences_that_were_saved_are_not_read_again_but_those_after_them_are(journal, mini, make_step, monkeypatch):
+    for sequence in range(4):
+        journal.append(encode_step(make_step(mini, sequence, robot="r0", boot="a"), mini))
+    journal.save_sequences(journal.last_sequences())
+    journal.append(encode_step(make_step(mini, 4, robot="r0", boot="a"), mini))
+    journal.append(encode_step(make_step(mini, 0, robot="r1", boot="a"), mini))
+    read = []
+    real = journal.header
+    monkeypatch.setattr(journal, "header", lambda position: read.append(position) or real(position))
+    assert journal.last_sequences() == {("r0", "a"): 4, ("r1", "a"): 0}
+    assert read == [4, 5]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"next": 99, "sequences": [["r0", "a", 98]]}', '{"next": -1, "sequences": []}'],
+)
+def test_saved_sequences_of_another_log_or_damaged_ones_are_not_believed(journal, mini, make_step, tmp_path, text):
+    journal.append(encode_step(make_step(mini, 7, robot="r0", boot="a"), mini))
+    (tmp_path / "journal" / "sequences.json").write_text(text)
+    assert journal.last_sequences() == {("r0", "a"): 7}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +11,11 @@ import pytest
 
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step
-from policyloop.errors import IncompatibleError
+from policyloop.errors import IncompatibleError, StorageError
 from policyloop.link.gateway import Gateway
 from policyloop.link.journal import Journal
 from policyloop.link.uplink import Uplink
+from policyloop.robot import service
 from policyloop.robot.service import UplinkThread
 
 DEADLINE_S = 30.0
@@ -80,7 +82,7 @@ def test_steps_wait_in_the_spool_while_nobody_listens_and_arrive_after_a_restart
     link = UplinkThread(uplink)
     for sequence in range(30):
         link.append(make_step(mini, sequence, boot=uplink.boot))
-    assert link.pending == 30
+    wait_until(lambda: link.pending == 30)
     link.close()
     assert link.failure is None
     again, boot = start(gateway, mini, tmp_path / "spool")
@@ -115,3 +117,50 @@ def test_one_bad_step_does_not_keep_the_later_ones_from_arriving(
     link.close()
     assert link.failure is None
     assert stored(tmp_path) == [1, 2]
+
+
+def test_a_disk_that_refuses_costs_steps_but_neither_memory_nor_the_thread(
+    mini: RobotProfile, make_step: MakeStep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uplink = Uplink(f"ipc://{tmp_path}/nobody", mini, "r0", tmp_path / "spool")
+    real, broken = uplink.append, threading.Event()
+    broken.set()
+
+    def append(step: Step) -> None:
+        if broken.is_set():
+            raise StorageError("no space left on device")
+        real(step)
+
+    monkeypatch.setattr(uplink, "append", append)
+    link = UplinkThread(uplink)
+    for sequence in range(20):
+        link.append(make_step(mini, sequence, boot=uplink.boot))
+    wait_until(lambda: not link._queue)
+    broken.clear()
+    link.append(make_step(mini, 20, boot=uplink.boot))
+    wait_until(lambda: link.pending == 1 and not link._queue)
+    assert link.failure is None
+    link.close()
+
+
+def test_a_slow_disk_fills_a_bounded_queue_and_never_holds_up_the_robot(
+    mini: RobotProfile, make_step: MakeStep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_QUEUE_STEPS", 10)
+    uplink = Uplink(f"ipc://{tmp_path}/nobody", mini, "r0", tmp_path / "spool")
+    held, real = threading.Event(), uplink.append
+
+    def append(step: Step) -> None:
+        held.wait(DEADLINE_S)
+        real(step)
+
+    monkeypatch.setattr(uplink, "append", append)
+    link = UplinkThread(uplink)
+    started_s = time.monotonic()
+    for sequence in range(100):
+        link.append(make_step(mini, sequence, boot=uplink.boot))
+    assert time.monotonic() - started_s < 5.0
+    assert len(link._queue) <= 10
+    assert 85 <= link.lost <= 90  # one or two are in the hands of the thread
+    held.set()
+    link.close()

@@ -351,6 +351,7 @@ class Gateway:
                 (events if name in _EVENTS else steps)[name] += count
         try:
             self._journal.save_received(Received(steps=dict(steps), events=dict(events)))
+            self._journal.save_sequences(self._last)
         except StorageError as error:  # steps come first: while they can be stored the gateway goes on
             log.warning("%s", error)
 

@@ -21,7 +21,7 @@ __all__ = ["Journal", "Received"]
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-_RECEIVED = "received.json"
+_RECEIVED, _SEQUENCES = "received.json", "sequences.json"
 
 
 class _About(msgspec.Struct, kw_only=True):
@@ -30,6 +30,13 @@ class _About(msgspec.Struct, kw_only=True):
     format: int
     profile_digest: str
     profile: RobotProfile
+
+
+class _Sequences(msgspec.Struct, kw_only=True):
+    """`sequences.json`: robot, boot and newest sequence of every start, up to record `next`."""
+
+    next: int = 0
+    sequences: list[tuple[str, str, int]] = []
 
 
 class Received(msgspec.Struct, kw_only=True):
@@ -135,9 +142,9 @@ class Journal:
             raise WireError("bad-record", f"journal record {position} is not a step")
         return header, frames[1:], len(frames[0])
 
-    def headers(self) -> Iterator[StepRecord]:
-        """Iterate over all intact records, oldest first; the others are left out."""
-        for position in range(self._log.first, self._log.next):
+    def headers(self, start: int = 0) -> Iterator[StepRecord]:
+        """Iterate over all intact records from position `start`, oldest first; the others are left out."""
+        for position in range(max(start, self._log.first), self._log.next):
             try:
                 yield self.header(position)
             except (StorageError, WireError) as error:
@@ -145,7 +152,28 @@ class Journal:
 
     def last_sequences(self) -> dict[tuple[str, str], int]:
         """Return the newest stored sequence number of each (robot, boot)."""
-        return {(record.robot, record.boot): record.sequence for record in self.headers()}
+        known = self._saved_sequences()
+        found = {(robot, boot): sequence for robot, boot, sequence in known.sequences}
+        for record in self.headers(known.next):
+            found[record.robot, record.boot] = record.sequence
+        return found
+
+    def save_sequences(self, sequences: dict[tuple[str, str], int]) -> None:
+        """Write down `last_sequences` as of now, so that the next start need not read everything.
+
+        Raises:
+            StorageError: The disk refuses.
+        """
+        self._log.sync()  # it must never know of a step that a power cut could still take
+        saved = _Sequences(next=self.next, sequences=[(*start, sequence) for start, sequence in sequences.items()])
+        self._write(_SEQUENCES, saved)
+
+    def _saved_sequences(self) -> _Sequences:
+        try:
+            saved = msgspec.json.decode((self._log.directory / _SEQUENCES).read_bytes(), type=_Sequences)
+        except (OSError, msgspec.DecodeError):
+            return _Sequences()
+        return saved if 0 <= saved.next <= self.next else _Sequences()  # else it is of another log
 
     @property
     def received(self) -> Received:
@@ -157,9 +185,12 @@ class Journal:
 
     def save_received(self, received: Received) -> None:
         """Replace the counts; StorageError if the disk refuses."""
-        path = self._log.directory / _RECEIVED
+        self._write(_RECEIVED, received)
+
+    def _write(self, name: str, content: msgspec.Struct) -> None:
+        path = self._log.directory / name
         try:
-            write_file(path, msgspec.json.encode(received))
+            write_file(path, msgspec.json.encode(content))
         except OSError as error:
             raise StorageError(f"cannot write {path}: {error.strerror}", "free some space") from error
 

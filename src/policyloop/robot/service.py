@@ -69,13 +69,14 @@ class UplinkThread:
 
     def _pump(self) -> None:
         while self._queue:
-            step = self._queue.popleft()
+            step = self._queue[0]  # it leaves the queue when it is somewhere else: `pending` never misses it
             try:
                 self._uplink.append(step)
             except StorageError as error:
                 self._complain(error)
             except (IncompatibleError, WireError) as error:
                 log.error("step %d cannot be sent: %s", step.record.sequence, error)
+            self._queue.popleft()
         try:
             self._uplink.pump(0.01)
         except StorageError as error:
