@@ -43,7 +43,7 @@ def _closeness(outcome: Outcome) -> float:
 
 def _idleness(outcome: Outcome) -> float:
     """Fall linearly from 1 when standing still to 0 when turning on the spot at 0.8 rad/s; 0 when moving."""
-    return max(0.0, 1 - abs(outcome.angular_radps) / 0.8) if abs(outcome.linear_mps) < 0.08 else 0.0
+    return max(0.0, 1 - abs(outcome.angular_radps) / 0.8) if -0.05 < outcome.linear_mps < 0.1 else 0.0
 
 
 REWARD_TERMS: Mapping[str, Callable[[Outcome], float]] = {
