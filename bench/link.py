@@ -88,7 +88,7 @@ def send_ours(port: int, steps: int) -> None:
     socket = connected(zmq.DEALER, port)
     for i in range(steps):
         header = encode(StepHeader(record=record(profile, i)))
-        socket.send_multipart([header, jpeg, memoryview(depth), proprio], copy=False)
+        socket.send_multipart([header, jpeg, depth.reshape(-1).view(np.uint8), proprio], copy=False)
     socket.close(linger=-1)
 
 
