@@ -7,6 +7,7 @@ python bench/link.py gateway [--robots 64] [--rate 30] [--seconds 20]
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import multiprocessing
 import resource
@@ -192,6 +193,9 @@ def cost_ms(send: Sender, receive: Receiver, steps: int) -> tuple[float, float]:
     sender = spawn.Process(target=_cpu_of, args=(send, sent_out, port_in.recv(), steps))
     sender.start()
     sender.join()
+    if sender.exitcode:
+        receiver.terminate()
+        raise SystemExit("the sender failed")
     receiver.join()
     return 1e3 * sent_in.recv() / steps, 1e3 * received_in.recv() / steps
 
@@ -201,8 +205,9 @@ def framing(steps: int, rounds: int) -> None:
     ways: dict[str, tuple[Sender, Receiver]] = {
         "policyloop": (send_ours, receive_ours),
         "v1": (send_v1, receive_v1),
-        "gRPC stream": (send_grpc, receive_grpc),
     }
+    if importlib.util.find_spec("grpc"):
+        ways["gRPC stream"] = (send_grpc, receive_grpc)
     costs: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, (send, receive) in ways.items():

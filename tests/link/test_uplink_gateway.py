@@ -893,6 +893,15 @@ def test_an_answer_to_a_question_that_was_never_asked_sets_no_clock(house):
     assert uplink.trainer_clock is None
 
 
+@pytest.mark.parametrize("changes", [{"robot": ""}, {"robot": "x" * 257}, {"boot": ""}, {"boot": "x" * 257}])
+def test_a_robot_without_a_proper_name_is_refused(house, mini, changes):
+    gateway = house.gateway(house.journal())
+    bare = house.socket(zmq.DEALER, gateway.address)
+    bare.send_multipart(hello(mini, **changes))
+    assert "longer than 256" in receive_until(bare, Refusal, sequence=-1).detail
+    assert gateway.alive == []
+
+
 # A spool that is full
 
 

@@ -25,7 +25,7 @@ from policyloop.errors import ConnectionFailed, SafetyRefusal, StorageError, Wir
 from policyloop.link.addresses import is_local, keep_alive
 from policyloop.link.journal import Journal, Received
 from policyloop.link.keys import AllowList, Identity
-from policyloop.wire.codec import MAX_MESSAGE_BYTES, decode_from_robot, decode_step, encode, encode_step
+from policyloop.wire.codec import MAX_MESSAGE_BYTES, MAX_STRING, decode_from_robot, decode_step, encode, encode_step
 from policyloop.wire.messages import NOT_NOW, PROTOCOL, Ack, Bye, FromGateway, Hello, Refusal, StepHeader, Welcome
 from policyloop.wire.v1 import V1Session
 
@@ -299,6 +299,8 @@ class Gateway:
 
     def _misfit(self, hello: Hello, key: str, name: str) -> str:
         """Return why this robot cannot stream here, or an empty string."""
+        if not all(0 < len(text) <= MAX_STRING for text in (hello.robot, hello.boot)):
+            return f"its name or boot is empty or longer than {MAX_STRING} characters"
         if key and not _covers(name, hello.robot):
             return f"its key was allowed for '{name}'" if name else "its key is not allowed any more"
         if hello.protocol != PROTOCOL:

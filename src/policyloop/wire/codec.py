@@ -25,6 +25,7 @@ __all__ = [
     "MAX_FRAMES",
     "MAX_HEADER_BYTES",
     "MAX_MESSAGE_BYTES",
+    "MAX_STRING",
     "decode_from_gateway",
     "decode_from_robot",
     "decode_step",
