@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from policyloop.core.step import Stamps
+from policyloop.errors import StorageError
 from policyloop.link.journal import Received
 from policyloop.link.summary import summarise
 from policyloop.wire.codec import encode_step
@@ -106,3 +107,25 @@ def test_a_gateway_adds_to_what_its_predecessors_counted(house, mini, make_step)
 def test_damaged_counts_are_no_counts(journal, tmp_path, text):
     (tmp_path / "journal" / "received.json").write_text(text)
     assert journal.received == Received()
+
+
+def test_with_the_learners_checkpoint_bins_say_what_it_made_of_each_step(journal, mini, make_step, tmp_path):
+    for i, source in enumerate(("policy", "policy", "policy", "human")):
+        journal.append(encode_step(make_step(mini, i, source=source), mini))
+    journal.save_received(Received(steps={"bad-rgb": 2}))
+    for update, ledger in ((5, {"trained": 1}), (10, {"trained": 2, "demonstration": 1, "gap": 0})):
+        (tmp_path / f"{update:06d}").mkdir()
+        (tmp_path / f"{update:06d}" / "state.json").write_bytes(msgspec.json.encode({"feed": {"ledger": ledger}}))
+    (tmp_path / "000015").mkdir()
+    (tmp_path / "000015" / "state.json").write_text("torn")
+    assert summarise(journal, tmp_path).ledger == {
+        "learner: demonstration": 1,
+        "learner: trained": 2,
+        "learner: not read yet": 1,
+        "not stored: bad-rgb": 2,
+    }
+
+
+def test_a_learner_without_a_checkpoint_is_said(journal, tmp_path):
+    with pytest.raises(StorageError, match="no checkpoint in"):
+        summarise(journal, tmp_path / "nowhere")

@@ -15,14 +15,17 @@ from policyloop.cli.options import Profile, echo_json
 @journal_app.command()
 def info(
     journal: Annotated[Path, typer.Argument(help="Directory of the journal.")],
+    checkpoint_dir: Annotated[
+        Path | None, typer.Option(help="Checkpoints of the learner: also say what it made of each step.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what a journal holds."""
+    """Say what a journal holds, and what became of every step that was received."""
     from policyloop.link.journal import Journal
     from policyloop.link.summary import summarise
 
     opened = Journal(journal)
-    summary = summarise(opened)
+    summary = summarise(opened, checkpoint_dir)
     opened.close()
     if as_json:
         echo_json(summary)

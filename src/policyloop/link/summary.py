@@ -6,6 +6,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -13,7 +14,7 @@ from policyloop.core.step import StepRecord
 from policyloop.errors import StorageError, WireError
 from policyloop.link.journal import Journal
 
-__all__ = ["JournalSummary", "RobotSummary", "summarise"]
+__all__ = ["JournalSummary", "RobotSummary", "learner_ledger", "summarise"]
 
 
 class RobotSummary(msgspec.Struct, kw_only=True):
@@ -93,8 +94,32 @@ class _Tally:
         )
 
 
-def summarise(journal: Journal) -> JournalSummary:
-    """Read a journal once and count."""
+class _Feed(msgspec.Struct):
+    ledger: dict[str, int] = {}
+
+
+class _CheckpointState(msgspec.Struct):
+    """The part of a checkpoint's `state.json` that says what the learner made of each step."""
+
+    feed: _Feed
+
+
+def learner_ledger(checkpoints: Path) -> dict[str, int]:
+    """Return what the newest checkpoint says became of the steps that the learner has read.
+
+    Raises:
+        StorageError: There is no checkpoint.
+    """
+    for path in sorted(checkpoints.glob("[0-9]*/state.json"), reverse=True):
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=_CheckpointState).feed.ledger
+        except (OSError, msgspec.DecodeError):
+            continue
+    raise StorageError(f"no checkpoint in {checkpoints}", "give the --checkpoint-dir of `policyloop train`")
+
+
+def summarise(journal: Journal, checkpoints: Path | None = None) -> JournalSummary:
+    """Read a journal once and count; with `checkpoints`, also say what the learner made of each step."""
     tallies: defaultdict[str, _Tally] = defaultdict(_Tally)
     sources: Counter[str] = Counter()
     versions: Counter[int] = Counter()
@@ -129,16 +154,24 @@ def summarise(journal: Journal) -> JournalSummary:
         sources=dict(sources),
         policy_versions={str(version): count for version, count in sorted(versions.items())},
         robots={name: tally.summary() for name, tally in sorted(tallies.items())},
-        ledger=_ledger(dict(sources), damaged, received.steps),
+        ledger=_ledger(
+            dict(sources), damaged, received.steps, learner_ledger(checkpoints) if checkpoints is not None else None
+        ),
         events=received.events,
     )
 
 
-def _ledger(sources: dict[str, int], damaged: int, refused: dict[str, int]) -> dict[str, int]:
-    """Return one bin for every step that was received: stored ones by who drove, the others by why not."""
-    bins = {f"stored: {source}": count for source, count in sorted(sources.items())}
-    if damaged:
+def _ledger(
+    sources: dict[str, int], damaged: int, refused: dict[str, int], learned: dict[str, int] | None
+) -> dict[str, int]:
+    """Return one bin for every step that was received: stored ones by driver or by the learner, others by reason."""
+    if learned is None:
+        bins = {f"stored: {source}": count for source, count in sorted(sources.items())}
         bins["stored: damaged since"] = damaged
+    else:
+        bins = {f"learner: {name}": count for name, count in sorted(learned.items())}
+        bins["learner: not read yet"] = sum(sources.values()) + damaged - sum(learned.values())
+    bins = {name: count for name, count in bins.items() if count}
     return {**bins, **{f"not stored: {reason}": count for reason, count in sorted(refused.items())}}
 
 
