@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import resource
 import signal
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +170,19 @@ def handles_sigterm() -> Callable[[int], bool]:
         return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
     return check
+
+
+@pytest.fixture
+def full_disk() -> Callable[[int], Any]:
+    """Return a context in which no file may grow beyond some size."""
+
+    @contextmanager
+    def limit(size_bytes: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limit

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from policyloop.core.files import write_directory, write_file
-
-
-@contextmanager
-def files_no_larger_than(limit: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -32,9 +21,11 @@ def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"a.json": b"new"}
 
 
-def test_a_file_that_does_not_fit_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+def test_a_file_that_does_not_fit_leaves_the_old_one_and_nothing_else(
+    tmp_path: Path, full_disk: Callable[[int], Any]
+) -> None:
     write_file(tmp_path / "a.json", b"old")
-    with files_no_larger_than(1000), pytest.raises(OSError, match="too large"):
+    with full_disk(1000), pytest.raises(OSError, match="too large"):
         write_file(tmp_path / "a.json", bytes(2000))
     assert contents(tmp_path) == {"a.json": b"old"}
 
@@ -46,10 +37,12 @@ def test_a_directory_is_written_with_its_parents_and_replaced_as_a_whole(tmp_pat
     assert contents(tmp_path) == {"deep/000001/sub/c": b"3"}
 
 
-def test_a_directory_that_does_not_fit_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+def test_a_directory_that_does_not_fit_leaves_the_old_one_and_nothing_else(
+    tmp_path: Path, full_disk: Callable[[int], Any]
+) -> None:
     final = tmp_path / "000001"
     write_directory(final, {"a": b"1"})
-    with files_no_larger_than(1000), pytest.raises(OSError, match="too large"):
+    with full_disk(1000), pytest.raises(OSError, match="too large"):
         write_directory(final, {"a": b"2", "b": bytes(2000)})
     assert contents(tmp_path) == {"000001/a": b"1"}
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import resource
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +118,7 @@ def test_an_existing_file_is_not_overwritten(journal: Journal, tmp_path: Path) -
     assert (tmp_path / "out.mcap").read_text() == "mine"
 
 
-def test_a_full_disk_leaves_no_half_file(journal: Journal, tmp_path: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        with pytest.raises(StorageError, match="cannot write"):
-            export_mcap(journal, tmp_path / "out.mcap")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+def test_a_full_disk_leaves_no_half_file(journal: Journal, tmp_path: Path, full_disk: Callable[[int], Any]) -> None:
+    with full_disk(1000), pytest.raises(StorageError, match="cannot write"):
+        export_mcap(journal, tmp_path / "out.mcap")
     assert [path.name for path in tmp_path.iterdir()] == ["journal"]

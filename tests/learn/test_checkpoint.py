@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -284,28 +283,28 @@ def test_a_write_that_was_interrupted_is_no_checkpoint(training: Training, tmp_p
 # -- no space ---------------------------------------------------------------------------------
 
 
-@contextmanager
-def files_no_larger_than(limit: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+@pytest.fixture
+def refused(training: Training, full_disk: Callable[[int], Any]) -> Callable[[Path, int], PolicyloopError]:
+    """Return `refused(directory, update)`: save where no file can grow beyond 64 KiB; gives the error."""
+
+    def save(directory: Path, update: int) -> PolicyloopError:
+        with full_disk(1 << 16), pytest.raises(StorageError) as caught:
+            training.save(directory, update)
+        return caught.value
+
+    return save
 
 
-def refused(training: Training, directory: Path, update: int) -> PolicyloopError:
-    """Save where no file can grow beyond 64 KiB; returns the error."""
-    with files_no_larger_than(1 << 16), pytest.raises(StorageError) as caught:
-        training.save(directory, update)
-    return caught.value
+Refused = Callable[[Path, int], PolicyloopError]
 
 
-def test_a_full_disk_leaves_older_checkpoints_and_nothing_half(training: Training, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_older_checkpoints_and_nothing_half(
+    training: Training, refused: Refused, tmp_path: Path
+) -> None:
     training.save(tmp_path, 5)
     before = contents(tmp_path)
     training.step()
-    error = refused(training, tmp_path, 10)
+    error = refused(tmp_path, 10)
     assert "000010" in error.message
     assert "older checkpoints are untouched" in error.remedy
     assert contents(tmp_path) == before
@@ -313,15 +312,17 @@ def test_a_full_disk_leaves_older_checkpoints_and_nothing_half(training: Trainin
     assert update_of(latest_checkpoint(tmp_path)) == 5
 
 
-def test_a_full_disk_does_not_spoil_the_checkpoint_that_was_to_be_replaced(training: Training, tmp_path: Path) -> None:
+def test_a_full_disk_does_not_spoil_the_checkpoint_that_was_to_be_replaced(
+    training: Training, refused: Refused, tmp_path: Path
+) -> None:
     training.save(tmp_path, 5)
     before = contents(tmp_path)
     training.step()
-    refused(training, tmp_path, 5)
+    refused(tmp_path, 5)
     assert contents(tmp_path) == before
 
 
-def test_saving_succeeds_once_there_is_space_again(training: Training, tmp_path: Path) -> None:
-    refused(training, tmp_path, 5)
+def test_saving_succeeds_once_there_is_space_again(training: Training, refused: Refused, tmp_path: Path) -> None:
+    refused(tmp_path, 5)
     training.save(tmp_path, 5)
     assert update_of(latest_checkpoint(tmp_path)) == 5

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,22 +124,6 @@ def house(tmp_path: Path, mini: RobotProfile, request: pytest.FixtureRequest) ->
     house = House(tmp_path, mini, soon_s=15.0)
     yield house
     house.close()
-
-
-@pytest.fixture
-def full_disk() -> Callable[[int], Any]:
-    """Return a context in which no file may grow beyond some size."""
-
-    @contextmanager
-    def limit(size_bytes: int) -> Iterator[None]:
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    return limit
 
 
 class Proxy:
