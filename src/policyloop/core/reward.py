@@ -41,11 +41,6 @@ def _closeness(outcome: Outcome) -> float:
     return min(max((0.6 - outcome.distance_m) / 0.6, 0.0), 1.0)
 
 
-def _idleness(outcome: Outcome) -> float:
-    """Fall linearly from 1 when standing still to 0 when turning on the spot at 0.8 rad/s; 0 when moving."""
-    return max(0.0, 1 - abs(outcome.angular_radps) / 0.8) if -0.05 < outcome.linear_mps < 0.1 else 0.0
-
-
 REWARD_TERMS: Mapping[str, Callable[[Outcome], float]] = {
     "forward": lambda o: o.linear_mps,
     "spin": lambda o: abs(o.angular_radps),
@@ -53,7 +48,7 @@ REWARD_TERMS: Mapping[str, Callable[[Outcome], float]] = {
     "near": lambda o: float(0.3 <= o.distance_m < 0.5),
     "closeness": _closeness,
     "collision": lambda o: float(o.collided),
-    "idle": _idleness,
+    "idle": lambda o: float(abs(o.linear_mps) < 0.1 and abs(o.angular_radps) < 0.3),
     "override": lambda o: o.overridden,
     "time": lambda o: 1.0,
 }
