@@ -14,6 +14,7 @@ import zmq
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step
 from policyloop.errors import ConnectionFailed, IncompatibleError, PolicyloopError, SafetyRefusal, StorageError
+from policyloop.link import gateway as gateway_module
 from policyloop.link.gateway import Gateway
 from policyloop.link.journal import Journal
 from policyloop.link.uplink import Uplink, UplinkSettings
@@ -891,6 +892,17 @@ def test_an_answer_to_a_question_that_was_never_asked_sets_no_clock(house):
     for sent_ns, time_ns in ((0, 1), (time.monotonic_ns() + 10**12, 1), (5, 0)):
         uplink._learn_clock(Welcome(protocol=PROTOCOL, sent_ns=sent_ns, time_ns=time_ns))
     assert uplink.trainer_clock is None
+
+
+def test_only_a_robot_that_left_without_a_word_is_reported_as_silent(house, caplog, monkeypatch):
+    monkeypatch.setattr(gateway_module, "_DEAD_AFTER_S", 0.3)
+    monkeypatch.setattr(gateway_module, "_LOOK_S", 0.05)
+    gateway = house.gateway(house.journal())
+    polite, killed = house.uplink(gateway.address, "polite"), house.uplink(gateway.address, "killed")
+    house.until(lambda: gateway.alive == ["killed", "polite"], polite, killed)
+    polite.close()
+    house.until(lambda: "'killed' has been silent" in caplog.text)
+    assert "'polite' has been silent" not in caplog.text
 
 
 @pytest.mark.parametrize("changes", [{"robot": ""}, {"robot": "x" * 257}, {"boot": ""}, {"boot": "x" * 257}])

@@ -266,7 +266,9 @@ class Gateway:
             if isinstance(message, Hello):
                 self._greet(identity, message, key, touched)
             elif isinstance(message, Bye):
-                self._peers.pop(identity, None)
+                gone = self._peers.pop(identity, None)
+                if gone is not None:
+                    self._silent.add(gone.stream[0])  # it said so: nobody need be told that it is silent
             else:
                 self._take(identity, message, frames, touched)
 
