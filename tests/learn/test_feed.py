@@ -12,7 +12,8 @@ import torch
 
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step
-from policyloop.learn.feed import Feed, FeedState, learner_inputs, load_demonstrations, scan
+from policyloop.learn.bc import Demonstrations
+from policyloop.learn.feed import Feed, FeedState, learner_inputs, load_demonstrations, newest_demonstrations, scan
 from policyloop.learn.networks import SCAN_COLUMNS, make_network
 from policyloop.learn.rollout import Rollout, Trace, generalized_advantages
 from policyloop.link.journal import Journal
@@ -226,6 +227,30 @@ def test_random_driving_is_not_learned_from(feed_of: FeedOf, drive: Drive) -> No
     feed = feed_of([drive(0, source="random"), drive(1, source="random", end="terminated")])
     assert read_all(feed) == []
     assert feed.ledger == {"other": 2}
+
+
+def test_a_step_that_was_not_drawn_has_no_density_and_cuts_the_trace(feed_of: FeedOf, drive: Drive) -> None:
+    step = drive(1)
+    assert step.record.action.behaviour is not None
+    bare = msgspec.structs.replace(step.record.action.behaviour, drawn=False)
+    action = msgspec.structs.replace(step.record.action, behaviour=bare)
+    step = msgspec.structs.replace(step, record=msgspec.structs.replace(step.record, action=action))
+    feed = feed_of([drive(0), step, drive(2), drive(3, end="terminated")])
+    assert [tags(trace)[:-1] for trace in read_all(feed)] == [[0], [2, 3]]
+    assert feed.ledger == {"trained": 3, "undrawn": 1}
+
+
+def test_demonstrations_are_named_once_each_also_after_a_restart(
+    blind: RobotProfile, drive: Drive, write_journal: Write
+) -> None:
+    sources = ("scripted", "policy", "human", "policy", "human")
+    journal = write_journal(blind, [drive(i, source=source) for i, source in enumerate(sources)])
+    feed = Feed(journal, blind.nominal_normalizer, max_staleness=2)
+    assert feed.advance(1, 1)
+    assert feed.demonstrations == [0, 2]
+    again = Feed(journal, blind.nominal_normalizer, max_staleness=2, state=feed.state)
+    read_all(again)
+    assert again.demonstrations == [4]
 
 
 def test_steps_of_an_old_policy_never_enter(feed_of: FeedOf, drive: Drive) -> None:
@@ -571,6 +596,11 @@ def test_an_episode_with_a_take_over_or_a_gap_is_not_scored(feed_of: FeedOf, dri
 # -- demonstrations ---------------------------------------------------------------------------
 
 
+def load_all(journal: Journal) -> Demonstrations:
+    positions = newest_demonstrations(journal, stop=journal.next)
+    return load_demonstrations(journal, journal.profile.nominal_normalizer, positions)
+
+
 def test_the_label_is_what_the_teacher_proposed_not_what_a_disturbance_made_of_it(
     blind: RobotProfile, drive: Drive, write_journal: Write
 ) -> None:
@@ -581,7 +611,7 @@ def test_the_label_is_what_the_teacher_proposed_not_what_a_disturbance_made_of_i
             drive(1, source="human", proposed=(-0.25, 0.75), done=(0.0, 0.0)),
         ],
     )
-    demonstrations = load_demonstrations(journal, blind.nominal_normalizer)
+    demonstrations = load_all(journal)
     assert demonstrations.actions.tolist() == [[0.5, 0.25], [-0.25, 0.75]]
     assert demonstrations.features["proprio"][:, 3].tolist() == pytest.approx([0.0, 0.001])
 
@@ -589,7 +619,7 @@ def test_the_label_is_what_the_teacher_proposed_not_what_a_disturbance_made_of_i
 def test_only_teachers_are_demonstrators(blind: RobotProfile, drive: Drive, write_journal: Write) -> None:
     sources = ("policy", "human", "random", "scripted", "policy")
     journal = write_journal(blind, [drive(i, source=source) for i, source in enumerate(sources)])
-    demonstrations = load_demonstrations(journal, blind.nominal_normalizer)
+    demonstrations = load_all(journal)
     assert demonstrations.features["proprio"][:, 3].tolist() == pytest.approx([0.001, 0.003])
 
 
@@ -597,12 +627,13 @@ def test_the_newest_demonstrations_before_a_position_are_taken_in_order(
     blind: RobotProfile, drive: Drive, write_journal: Write
 ) -> None:
     journal = write_journal(blind, [drive(i, source="human") for i in range(10)])
-    demonstrations = load_demonstrations(journal, blind.nominal_normalizer, until=8, limit=3)
+    newest = newest_demonstrations(journal, stop=8, limit=3)
+    demonstrations = load_demonstrations(journal, blind.nominal_normalizer, newest)
     assert demonstrations.features["proprio"][:, 3].tolist() == pytest.approx([0.005, 0.006, 0.007])
 
 
 def test_a_journal_without_demonstrations_gives_none(blind: RobotProfile, drive: Drive, write_journal: Write) -> None:
-    demonstrations = load_demonstrations(write_journal(blind, [drive(0)]), blind.nominal_normalizer)
+    demonstrations = load_all(write_journal(blind, [drive(0)]))
     assert len(demonstrations) == 0
     assert demonstrations.actions.shape == (0, 2)
 
@@ -611,4 +642,4 @@ def test_a_damaged_record_does_not_keep_demonstrations_from_being_read(
     blind: RobotProfile, drive: Drive, write_journal: Write
 ) -> None:
     journal = write_journal(blind, [drive(0, source="human"), NO_STEP, drive(2, source="human")])
-    assert len(load_demonstrations(journal, blind.nominal_normalizer)) == 2
+    assert len(load_all(journal)) == 2

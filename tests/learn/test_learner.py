@@ -18,7 +18,7 @@ from policyloop.bundle.manifest import open_bundle
 from policyloop.bundle.store import Store
 from policyloop.core.clock import VirtualClock
 from policyloop.core.profile import RobotProfile, Stream
-from policyloop.core.step import Step
+from policyloop.core.step import Observation, Step
 from policyloop.errors import ConfigError, IncompatibleError
 from policyloop.learn.bc import BcSettings
 from policyloop.learn.checkpoint import latest_checkpoint, load_checkpoint
@@ -31,6 +31,7 @@ from policyloop.robot.actor import Actor
 from policyloop.robot.drivers import PolicyDriver
 from policyloop.robot.io import Driver
 from policyloop.robot.recorder import Recorder
+from policyloop.runtime.policy import Policy
 from policyloop.runtime.reload import PolicySlot
 from policyloop.safety.gate import SafetyGate
 from policyloop.sim.driver import ScriptedDriver
@@ -361,6 +362,51 @@ def test_a_learner_of_three_robots_goes_on_bit_for_bit(
     for after in range(1, 7):
         stop = threading.Event()
         pieces.learner(journal, resume=after > 1, stop=stop, report=stops_at(stop, after)).run()
+    assert pieces.updates()[-1] == place.updates()[-1] == 6
+    assert pieces.fingerprint() == place.fingerprint()
+
+
+@pytest.fixture
+def helped(blind: RobotProfile, drive: Drive, tmp_path: Path) -> Iterator[Journal]:
+    """A journal that was cloned from when it held 64 demonstrations; then a teacher helped, always to the left."""
+    journal = Journal(tmp_path / "helped", blind, writable=True)
+    for step in recording(drive, length=0):
+        journal.append(encode_step(step, blind))
+    Place(tmp_path / "run").learner(journal, change(learner="bc")).run()
+    for step in recording(drive, length=400):
+        if step.record.action.source == "human":
+            action = msgspec.structs.replace(step.record.action, values=(0.0, 1.9))
+            step = msgspec.structs.replace(step, record=msgspec.structs.replace(step.record, action=action))
+        if step.record.robot != "teacher":
+            journal.append(encode_step(step, blind))
+    yield journal
+    journal.close()
+
+
+def test_what_a_teacher_shows_after_the_clone_pulls_the_policy_there(
+    helped: Journal, place: Place, blind: RobotProfile, tmp_path: Path
+) -> None:
+    turns = {}
+    for weight in (0.0, 10.0):
+        one = Place(tmp_path / f"weight-{weight}")
+        shutil.copytree(place.checkpoints, one.checkpoints)
+        ppo = msgspec.structs.replace(SETTINGS.ppo, intervention_weight=weight, learning_rate=3e-3)
+        one.learner(helped, change(ppo=ppo), resume=True).run()
+        assert one.store.current is not None
+        policy = Policy.load(one.store.current, blind)
+        seen = {"proprio": np.array([0.0, 0.0, 2.0, 0.0], np.float32)}
+        turns[weight] = policy.act(Observation(seen, 0)).values[1]
+        policy.close()
+    assert turns[10.0] > turns[0.0] + 0.3
+
+
+def test_a_learner_that_was_helped_goes_on_bit_for_bit(helped: Journal, place: Place, tmp_path: Path) -> None:
+    pieces = Place(tmp_path / "pieces")
+    shutil.copytree(place.checkpoints, pieces.checkpoints)
+    place.learner(helped, resume=True).run()
+    for after in range(1, 7):
+        stop = threading.Event()
+        pieces.learner(helped, resume=True, stop=stop, report=stops_at(stop, after)).run()
     assert pieces.updates()[-1] == place.updates()[-1] == 6
     assert pieces.fingerprint() == place.fingerprint()
 

@@ -114,6 +114,16 @@ def test_a_policy_explores_only_if_asked(short: RobotProfile, tmp_path: Path) ->
         assert [behaviour.sample != behaviour.mean for behaviour in behaviours if behaviour] == [explore] * 9
 
 
+def test_an_assisted_robot_drives_the_bare_policy_beside_exploring_ones(short: RobotProfile, tmp_path: Path) -> None:
+    bundle = Store(tmp_path / "store").add(*make_bundle(short, 1))
+    emitted = run(short, FleetSettings(driver=str(bundle), robots=2, assisted=1), tmp_path / "spools", 20)
+    drawn = {"sim-0": set(), "sim-1": set()}
+    for step in emitted:
+        if behaviour := step.record.action.behaviour:
+            drawn[step.record.robot].add((behaviour.drawn, behaviour.sample != behaviour.mean))
+    assert drawn == {"sim-0": {(False, False)}, "sim-1": {(True, True)}}
+
+
 def test_a_fleet_stops_when_it_is_told_to(short: RobotProfile, tmp_path: Path) -> None:
     stop = threading.Event()
     fleet = Fleet(short, FleetSettings(driver="random"), tmp_path)

@@ -32,6 +32,9 @@ def sim(
     gate: Annotated[str, typer.Option(help="full, or limits: the robot may bump into things.")] = "full",
     disturb: Annotated[bool, typer.Option(help="Disturb the scripted driver now and then.")] = True,
     explore: Annotated[bool, typer.Option(help="Let a policy draw its actions.")] = True,
+    assisted: Annotated[
+        int, typer.Option(min=0, help="Robots that drive the bare policy, helped by the scripted driver where stuck.")
+    ] = 0,
 ) -> None:
     """Drive simulated robots and stream what they see and do, as fast as this core allows."""
     from policyloop.core.profile import load_profile
@@ -51,6 +54,7 @@ def sim(
         explore=explore,
         disturb=disturb,
         gate=gate_mode(gate),
+        assisted=assisted,
     )
     with tempfile.TemporaryDirectory(prefix="policyloop-") as temporary:
         fleet = Fleet(loaded, settings, spool or Path(temporary), identity=identity_at(keys), gateway_key=gateway_key)

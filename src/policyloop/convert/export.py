@@ -57,10 +57,14 @@ def _unit_range(graph: GraphWriter, x: str) -> str:
     return graph.node("Mul", [x, graph.constant(np.array(1 / 255, np.float32), f"scale_{x}")])
 
 
+def _centred(graph: GraphWriter, x: str) -> str:
+    # Input by input, so that a converter can hand scale and offset to the NPU's own input stage.
+    return graph.node("Add", [_unit_range(graph, x), graph.constant(np.array(-0.25, np.float32), f"offset_{x}")])
+
+
 def _write_spatial(graph: GraphWriter, network: ActorCritic, names: dict[str, str]) -> str:
-    planes = graph.node("Concat", [names["rgb"], names["depth"]], axis=1)
-    centred = graph.node("Add", [_unit_range(graph, planes), graph.constant(np.array(-0.25, np.float32), "center")])
-    trunk = graph.module(network.actor["trunk"], centred, "trunk")
+    planes = graph.node("Concat", [_centred(graph, names["rgb"]), _centred(graph, names["depth"])], axis=1)
+    trunk = graph.module(network.actor["trunk"], planes, "trunk")
     proprio = graph.module(network.actor["proprio"], names["proprio"], "proprio")
     return graph.module(network.actor["head"], graph.node("Concat", [trunk, proprio], axis=1), "head")
 

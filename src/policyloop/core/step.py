@@ -58,6 +58,8 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     policy_version: int
     policy_digest: str
     backend: str
+    drawn: bool = True
+    """False where the policy proposed its mean: such a step has no density and enters no policy gradient."""
 
 
 class Action(msgspec.Struct, frozen=True):

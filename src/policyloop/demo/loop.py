@@ -159,7 +159,7 @@ def _learn(settings: DemoSettings, crew: Crew, stop: threading.Event, phases: _P
         crew.stop(*robots)
     _wait(crew, lambda: Store(out / "store").current is None, settings, stop, phases)
     for index, name in enumerate(robots):
-        crew.start(name, [*_robot_command(settings, index, address), "--driver", str(out / "store")])
+        crew.start(name, [*_robot_command(settings, index, address), *_pupil(settings)])
     _wait(crew, lambda: all([crew.running(name) for name in robots]), settings, stop, phases)
     crew.stop(*robots)
 
@@ -180,6 +180,12 @@ def _robot_command(settings: DemoSettings, index: int, address: str) -> list[str
         *("--seed", str(1000 * settings.seed + index), "--spool", str(settings.out / "spool")),
         *("--gate", "limits"),
     ]
+
+
+def _pupil(settings: DemoSettings) -> list[str]:
+    """Return the options of robots that learn; one of each process has a teacher at its side."""
+    assisted = ["--assisted", "1"] if settings.demonstrations else []
+    return ["--driver", str(settings.out / "store"), *assisted]
 
 
 def _listening(crew: Crew, log: Path, skip: int, stop: threading.Event) -> str:

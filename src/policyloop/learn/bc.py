@@ -43,6 +43,16 @@ class Demonstrations(msgspec.Struct, frozen=True):
     def __len__(self) -> int:
         return len(self.actions)
 
+    def __add__(self, other: Demonstrations) -> Demonstrations:
+        if not len(self):
+            return other
+        features = {name: np.concatenate([array, other.features[name]]) for name, array in self.features.items()}
+        return Demonstrations(features, np.concatenate([self.actions, other.actions]))
+
+    def newest(self, count: int) -> Demonstrations:
+        """Return the last `count` of them."""
+        return Demonstrations({name: array[-count:] for name, array in self.features.items()}, self.actions[-count:])
+
 
 def mirrored(profile: RobotProfile, features: Features, shares: Tensor) -> tuple[Features, Tensor]:
     """Return the same scene with left and right exchanged.

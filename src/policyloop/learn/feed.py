@@ -8,7 +8,9 @@ too old; only inside it may values be carried from one step to the next.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import msgspec
 import numpy as np
@@ -26,9 +28,12 @@ from policyloop.learn.networks import SCAN_COLUMNS
 from policyloop.learn.rollout import Trace
 from policyloop.link.journal import Journal
 
-__all__ = ["Feed", "FeedState", "FinishedEpisode", "learner_inputs", "load_demonstrations"]
+__all__ = ["Feed", "FeedState", "FinishedEpisode", "learner_inputs", "load_demonstrations", "newest_demonstrations"]
 
 _DEMONSTRATORS = ("human", "scripted")
+_UNTRACED = {"human": "demonstration", "scripted": "demonstration", "policy": "undrawn"}
+"""Where a step goes that has no density to learn from."""
+
 _DAMAGE = (StorageError, WireError)
 """What reading a record may raise."""
 
@@ -53,25 +58,23 @@ def learner_inputs(profile: RobotProfile, normalizer: Normalizer, arrays: Arrays
     return result
 
 
-def load_demonstrations(
-    journal: Journal, normalizer: Normalizer, *, until: int | None = None, limit: int = 20_000
-) -> Demonstrations:
-    """Read the newest human and scripted steps before position `until`.
+def newest_demonstrations(journal: Journal, *, start: int = 0, stop: int, limit: int = 20_000) -> list[int]:
+    """Return the positions, in order, of the newest human and scripted steps from `start` to before `stop`."""
+    found = (position for position in range(stop - 1, start - 1, -1) if is_demonstration(journal, position))
+    return list(islice(found, limit))[::-1]
+
+
+def load_demonstrations(journal: Journal, normalizer: Normalizer, positions: Sequence[int]) -> Demonstrations:
+    """Read the demonstrations at these positions.
 
     What is learned is what the teacher proposed, not what a disturbance made of it.
     """
     inputs: list[Arrays] = []
     actions: list[tuple[float, ...]] = []
-    stop = journal.next if until is None else until
-    for position in range(stop - 1, -1, -1):
-        if len(actions) == limit:
-            break
-        if is_demonstration(journal, position):
-            step = journal.read(position)
-            inputs.append(learner_inputs(journal.profile, normalizer, step.observation))
-            actions.append(step.record.action.values)
-    inputs.reverse()
-    actions.reverse()
+    for position in positions:
+        step = journal.read(position)
+        inputs.append(learner_inputs(journal.profile, normalizer, step.observation))
+        actions.append(step.record.action.values)
     names = inputs[0].keys() if inputs else ()
     return Demonstrations(
         {name: np.stack([entry[name] for entry in inputs]) for name in names},
@@ -136,8 +139,9 @@ class Feed:
         state: From a checkpoint; None = from the beginning.
 
     Attributes:
-        ledger: Steps per bin: trained, demonstration, too-old, gap, other, damaged.
+        ledger: Steps per bin: trained, demonstration, undrawn, too-old, gap, other, damaged.
         episodes: Finished since the last `take`.
+        demonstrations: Positions of the demonstrations read so far by this object, in order.
     """
 
     def __init__(
@@ -146,6 +150,7 @@ class Feed:
         state = state or FeedState()
         self.ledger: Counter[str] = Counter(state.ledger)
         self.episodes: list[FinishedEpisode] = []
+        self.demonstrations: list[int] = []
         self._journal = journal
         self._profile = journal.profile
         self._normalizer = normalizer
@@ -208,9 +213,11 @@ class Feed:
             return
         stream = self._streams[key]
         self._keep_score(stream, record)
-        if record.action.source != "policy":
+        if not _was_drawn(record):
             self._interrupt(stream, key, step)
-            self._bin(key, record, "demonstration" if record.action.source in _DEMONSTRATORS else "other")
+            self._bin(key, record, _UNTRACED.get(record.action.source, "other"))
+            if record.action.source in _DEMONSTRATORS and position >= self._read:
+                self.demonstrations.append(position)
             return
         item = _Item(position, record, self._inputs(step.observation), step.observation["proprio"])
         if stream.items and not _follows(stream.items[-1].record, record):
@@ -305,6 +312,12 @@ class Feed:
                 stream.items = [last]
         traces, self._traces = self._traces, []
         return traces
+
+
+def _was_drawn(record: StepRecord) -> bool:
+    """The action was drawn from a policy's distribution, so that it may enter a policy gradient."""
+    behaviour = record.action.behaviour
+    return record.action.source == "policy" and behaviour is not None and behaviour.drawn
 
 
 def _follows(first: StepRecord, second: StepRecord) -> bool:

@@ -30,7 +30,7 @@ from policyloop.errors import ConfigError, IncompatibleError
 from policyloop.learn.bc import Demonstrations, clone, cloning_loss, draw_batch
 from policyloop.learn.checkpoint import Checkpoint, CheckpointState, latest_checkpoint, save_checkpoint
 from policyloop.learn.device import choose_device, keep_freed_memory
-from policyloop.learn.feed import Feed, FeedState, is_demonstration, load_demonstrations
+from policyloop.learn.feed import Feed, FeedState, is_demonstration, load_demonstrations, newest_demonstrations
 from policyloop.learn.metrics import Metrics
 from policyloop.learn.networks import make_network
 from policyloop.learn.ppo import PpoSettings, make_optimizer, ppo_update
@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 _IDLE_S = 0.02
 _PARITY_OBSERVATIONS = 16
+_AUXILIARY_BATCH = 64
+_MAX_INTERVENTIONS = 5000
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +120,11 @@ class Learner:
         self._feed = Feed(journal, self._normalizer, max_staleness=settings.max_staleness, state=feed_state)
         self._feed_state = self._feed.state
         self._demonstrations: Demonstrations | None = None
+        self._interventions = self._load_interventions(
+            newest_demonstrations(
+                journal, start=self._demonstrations_until, stop=self._feed_state.read if self._cloned else 0
+            )
+        )
         self._recent_inputs: list[Arrays] = []
         self._scores: list[float] = []
         self._started_s = time.monotonic()
@@ -232,12 +239,16 @@ class Learner:
 
     def _load_demonstrations(self) -> Demonstrations:
         if self._demonstrations is None:
-            until = self._demonstrations_until
-            self._demonstrations = load_demonstrations(self._journal, self._normalizer, until=until)
+            positions = newest_demonstrations(self._journal, stop=self._demonstrations_until)
+            self._demonstrations = load_demonstrations(self._journal, self._normalizer, positions)
             rows = np.linspace(0, len(self._demonstrations) - 1, _PARITY_OBSERVATIONS).astype(int)
             features = self._demonstrations.features
             self._recent_inputs = [{name: array[row] for name, array in features.items()} for row in rows]
         return self._demonstrations
+
+    def _load_interventions(self, positions: list[int]) -> Demonstrations:
+        """Read the newest of the demonstrations that came after the clone."""
+        return load_demonstrations(self._journal, self._normalizer, positions[-_MAX_INTERVENTIONS:])
 
     # -- reinforcement ------------------------------------------------------------------------
 
@@ -249,6 +260,7 @@ class Learner:
         started_s = time.monotonic()
         traces = self._feed.take()
         self._feed_state = self._feed.state  # what is read from here on belongs to the next update
+        self._take_interventions()
         settings = self._scheduled()
         self._tell("updating", 0, 1)
         rollout = Rollout.build(
@@ -266,7 +278,7 @@ class Learner:
             settings,
             generator=self._generator,
             learn_policy=self._update >= settings.critic_warmup_updates,
-            auxiliary_loss=self._cloning_term(settings),
+            auxiliary_loss=self._cloning_terms(settings),
         )
         self._update += 1
         self._remember(traces)
@@ -296,24 +308,35 @@ class Learner:
             widest = settings.initial_log_std + share * (settings.final_log_std - settings.initial_log_std)
         return msgspec.structs.replace(settings, learning_rate=rate, max_log_std=widest)
 
-    def _cloning_term(self, settings: PpoSettings) -> Callable[[], Tensor] | None:
-        weight = settings.demonstration_weight * (1 - self._share_done)
-        if not self._cloned or weight <= 0:
+    def _take_interventions(self) -> None:
+        """Add the demonstrations among the steps that were read for this update."""
+        positions, self._feed.demonstrations = self._feed.demonstrations, []
+        late = [position for position in positions if position >= self._demonstrations_until]
+        if self._cloned and late:
+            joined = self._interventions + self._load_interventions(late)
+            self._interventions = joined.newest(_MAX_INTERVENTIONS)
+
+    def _cloning_terms(self, settings: PpoSettings) -> Callable[[], Tensor] | None:
+        """Return the loss of not proposing what teachers proposed, before the clone and since."""
+        if not self._cloned:
             return None
-        demonstrations = self._load_demonstrations()
+        weighted = [(settings.intervention_weight, self._interventions)]
+        fading = settings.demonstration_weight * (1 - self._share_done)
+        if fading > 0:
+            weighted.append((fading, self._load_demonstrations()))
+        weighted = [(weight, steps) for weight, steps in weighted if weight > 0 and len(steps)]
+        return (lambda: sum((self._cloning_term(*entry) for entry in weighted), torch.zeros(()))) if weighted else None
 
-        def term() -> Tensor:
-            features, shares = draw_batch(
-                demonstrations,
-                self._profile,
-                64,
-                mirror=self._settings.bc.mirror,
-                generator=self._generator,
-                device=self._device,
-            )
-            return weight * cloning_loss(self._network, features, shares, self._settings.bc.huber_beta)
-
-        return term
+    def _cloning_term(self, weight: float, demonstrations: Demonstrations) -> Tensor:
+        features, shares = draw_batch(
+            demonstrations,
+            self._profile,
+            _AUXILIARY_BATCH,
+            mirror=self._settings.bc.mirror,
+            generator=self._generator,
+            device=self._device,
+        )
+        return weight * cloning_loss(self._network, features, shares, self._settings.bc.huber_beta)
 
     def _remember(self, traces: list[Trace]) -> None:
         """Keep a few observations of this rollout for the next parity check."""

@@ -49,6 +49,9 @@ class PpoSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     place where the bare policy would wait for ever; only when it narrows does the policy learn to leave."""
     demonstration_weight: float = 0.0
     """Weight of a cloning loss on demonstrations beside PPO's own, at the first update; falls linearly."""
+    intervention_weight: float = 1.0
+    """Weight of a cloning loss on demonstrations that came after the clone: where a teacher took over,
+    the policy was wrong, and its own exploration may never show it the way out."""
 
 
 def make_optimizer(network: ActorCritic, settings: PpoSettings) -> torch.optim.Adam:

@@ -94,6 +94,7 @@ class Policy:
             policy_version=self.version,
             policy_digest=self.digest,
             backend=self._backend.name,
+            drawn=exploration is not None,
         )
         return Action(tuple(values.tolist()), "policy", behaviour)
 

@@ -22,6 +22,7 @@ from policyloop.robot.io import Driver
 from policyloop.robot.recorder import EpisodeSummary, Recorder
 from policyloop.runtime.reload import PolicySlot
 from policyloop.safety.gate import GateMode, SafetyGate
+from policyloop.sim.assistance import AssistedDriver
 from policyloop.sim.driver import RandomDriver, ScriptedDriver
 from policyloop.sim.robot import Bursts, SimulatedRobot
 
@@ -40,6 +41,8 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True):
         explore: A policy draws its actions instead of taking the mean.
         disturb: A scripted driver is disturbed, to show how it recovers.
         gate: `limits` lets a simulated robot bump into things.
+        assisted: The first so many robots drive the bare policy, and the scripted driver takes over
+            where it stands still.
     """
 
     driver: str
@@ -51,6 +54,7 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True):
     explore: bool = True
     disturb: bool = True
     gate: GateMode = "full"
+    assisted: int = 0
 
 
 class _Member:
@@ -114,12 +118,14 @@ class Fleet:
         recorder = Recorder(profile, name, uplink.boot if uplink else secrets.token_hex(8), emit)
         disturb = Bursts(profile, rng) if settings.disturb and settings.driver == "scripted" else None
         gate = SafetyGate(profile, settings.gate)
-        driver = self._driver(rng)
+        driver = self._driver(rng, assisted=index < settings.assisted)
         return _Member(Actor(profile, robot, robot, driver, gate, recorder, clock, disturb=disturb), recorder, uplink)
 
-    def _driver(self, rng: np.random.Generator) -> Driver:
+    def _driver(self, rng: np.random.Generator, *, assisted: bool) -> Driver:
         if self._slot is not None:
-            return PolicyDriver(self._slot, len(self._profile.action), rng if self._settings.explore else None)
+            explore = self._settings.explore and not assisted
+            driver = PolicyDriver(self._slot, len(self._profile.action), rng if explore else None)
+            return AssistedDriver(driver, ScriptedDriver(self._profile), self._profile) if assisted else driver
         return (
             ScriptedDriver(self._profile) if self._settings.driver == "scripted" else RandomDriver(self._profile, rng)
         )
