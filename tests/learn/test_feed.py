@@ -113,6 +113,15 @@ def test_rewards_are_recomputed_from_the_observation_that_followed(feed_of: Feed
     )
 
 
+def test_the_settings_replace_weights_of_the_profile_term_by_term(
+    blind: RobotProfile, drive: Drive, write_journal: Write
+) -> None:
+    journal = write_journal(blind, [drive(0, end="terminated", final=(1.0, 0.0, 0.1, 0.0))])
+    feed = Feed(journal, blind.nominal_normalizer, max_staleness=2, reward={"collision": -50.0})
+    # forward 2 x 1, collision -50 instead of -10, time -0.01
+    assert read_all(feed)[0].reward.tolist() == pytest.approx([2.0 - 50.0 - 0.01])
+
+
 def test_a_real_rovers_training_reward_by_hand(
     mini: RobotProfile, make_step: Callable[..., Step], write_journal: Write
 ) -> None:

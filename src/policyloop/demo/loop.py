@@ -64,25 +64,45 @@ class DemoResult(msgspec.Struct, kw_only=True):
     phases_s: dict[str, float]
 
 
-def _learner_settings(demonstrations: int) -> str:
-    """Return the demo's learner settings as TOML; docs/benchmarks.md says how they were found."""
-    return f"""learner = "ppo"
-demonstrations = {demonstrations}
-update_interval = 4096
+_FROM_A_CLONE = """update_interval = 4096
 checkpoint_interval = 5
-stop_and_go = true
-threads = {max(1, min(4, os.cpu_count() or 1))}
 
 [ppo]
 learning_rate = 7e-4
 gamma = 0.98
 entropy_weight = 0.0
-initial_log_std = {"-1.6" if demonstrations else "-0.5"}
-final_log_std = {"-1.6" if demonstrations else "-1.2"}
+initial_log_std = -1.6
+final_log_std = -1.6
 
 [bc]
 mirror = false  # the teacher turns left on the spot; a mirror would teach both sides, and their mean
 """
+
+_FROM_NOTHING = """update_interval = 2048
+checkpoint_interval = 10
+
+[ppo]
+learning_rate = 7e-4
+minibatch = 128
+gamma = 0.95            # looks two seconds ahead: enough to turn away, little enough to learn in minutes
+desired_kl = 0.02
+critic_warmup_updates = 1
+entropy_weight = 0.0
+initial_log_std = -0.5
+final_log_std = -1.4
+
+[reward]
+collision = -200.0      # a novice stands close so often that dying would be cheaper otherwise
+"""
+
+
+def _learner_settings(demonstrations: int) -> str:
+    """Return the demo's learner settings as TOML; docs/benchmarks.md says how they were found."""
+    return f"""learner = "ppo"
+demonstrations = {demonstrations}
+stop_and_go = true
+threads = {max(1, min(4, os.cpu_count() or 1))}
+{_FROM_A_CLONE if demonstrations else _FROM_NOTHING}"""
 
 
 class _Phases:

@@ -8,7 +8,7 @@ too old; only inside it may values be carried from one step to the next.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -136,6 +136,7 @@ class Feed:
         journal: Open for reading or writing.
         normalizer: Applied to proprioception.
         max_staleness: Policy versions that a step may lag behind the learner.
+        reward: Weights that replace those of the profile's training reward.
         state: From a checkpoint; None = from the beginning.
 
     Attributes:
@@ -145,7 +146,13 @@ class Feed:
     """
 
     def __init__(
-        self, journal: Journal, normalizer: Normalizer, *, max_staleness: int, state: FeedState | None = None
+        self,
+        journal: Journal,
+        normalizer: Normalizer,
+        *,
+        max_staleness: int,
+        reward: Mapping[str, float] | None = None,
+        state: FeedState | None = None,
     ) -> None:
         state = state or FeedState()
         self.ledger: Counter[str] = Counter(state.ledger)
@@ -155,6 +162,7 @@ class Feed:
         self._profile = journal.profile
         self._normalizer = normalizer
         self._max_staleness = max_staleness
+        self._weights = {**journal.profile.training_reward, **(reward or {})}
         self._next = state.position
         self._read = state.read
         self._consumed = dict(state.consumed)
@@ -285,7 +293,7 @@ class Feed:
         span = 2 * self._profile.action_half_range
         taken = np.abs(np.subtract(record.action.values, record.command.values)) / span
         outcome = self._profile.outcome(next_proprio, collided=collided, overridden=float(min(1.0, taken.max())))
-        return total_reward(self._profile.training_reward, outcome)
+        return total_reward(self._weights, outcome)
 
     def _bin(self, key: str, record: StepRecord, name: str) -> None:
         self.ledger[name] += 1

@@ -117,7 +117,13 @@ class Learner:
         if saved is not None:
             feed_state = self._restore(saved)
         self._checkpointed = -1 if saved is None else saved.state.update
-        self._feed = Feed(journal, self._normalizer, max_staleness=settings.max_staleness, state=feed_state)
+        self._feed = Feed(
+            journal,
+            self._normalizer,
+            max_staleness=settings.max_staleness,
+            reward=settings.reward,
+            state=feed_state,
+        )
         self._feed_state = self._feed.state
         self._demonstrations: Demonstrations | None = None
         self._interventions = self._load_interventions(

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from policyloop.core.reward import validate_weights
 from policyloop.learn.bc import BcSettings
 from policyloop.learn.ppo import PpoSettings
 
@@ -32,5 +33,10 @@ class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Ask robots to pause while the learner works: no step is ever stale."""
     threads: int = 0
     """CPU threads for torch; 0 = torch's own choice."""
+    reward: dict[str, float] = {}
+    """Weights that replace those of the profile's [training_reward], term by term."""
     bc: BcSettings = BcSettings()
     ppo: PpoSettings = PpoSettings()
+
+    def __post_init__(self) -> None:
+        validate_weights(self.reward, "[reward]")
