@@ -7,9 +7,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from policyloop.bundle.manifest import Manifest
+from policyloop.bundle.manifest import Manifest, Parity, VerifiedBundle
 from policyloop.convert.export import export_onnx, probe_features
 from policyloop.core.features import feature_specs
+from policyloop.core.normalizer import Normalizer
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.spec import ArraySpec
 from policyloop.errors import ConfigError, VerificationError
@@ -77,14 +78,32 @@ def test_the_inputs_are_found_by_name_not_by_position(mini: RobotProfile, onnx_b
 
 @pytest.mark.parametrize("name", ["auto", "onnx"])
 def test_the_backend_is_opened_by_name(mini: RobotProfile, onnx_bytes: bytes, name: str) -> None:
-    backend = open_backend(name, onnx_bytes, feature_specs(mini), 2)
+    backend = open_backend(name, bundle_of(onnx_bytes), feature_specs(mini), 2)
     assert backend.name == "onnxruntime"
     backend.close()
 
 
+def bundle_of(network: bytes) -> VerifiedBundle:
+    manifest = Manifest(
+        format=1,
+        version=1,
+        created="",
+        profile_name="",
+        profile_digest="",
+        network="",
+        inputs=(),
+        normalizer=Normalizer(mean=(), std=()),
+        log_std=(),
+        noise_hold_ticks=1,
+        parity=Parity(observations=0, max_abs_error=0.0, mean_abs_error=0.0),
+        files={},
+    )
+    return VerifiedBundle(manifest, "", network)
+
+
 def test_an_unknown_backend_is_a_configuration_error(mini: RobotProfile, onnx_bytes: bytes) -> None:
     with pytest.raises(ConfigError, match="abacus") as caught:
-        open_backend("abacus", onnx_bytes, feature_specs(mini), 2)
+        open_backend("abacus", bundle_of(onnx_bytes), feature_specs(mini), 2)
     assert caught.value.exit_code == 3
 
 

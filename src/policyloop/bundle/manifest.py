@@ -16,6 +16,8 @@ __all__ = [
     "FORMAT",
     "MANIFEST_NAME",
     "NETWORK_NAME",
+    "RKNN_NAME",
+    "Conversion",
     "FileEntry",
     "Manifest",
     "Parity",
@@ -26,6 +28,7 @@ __all__ = [
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
 NETWORK_NAME = "policy.onnx"
+RKNN_NAME = "policy.rknn"
 _MAX_MANIFEST_BYTES = 1 << 20
 _MAX_FILE_BYTES = 512 << 20
 
@@ -45,6 +48,22 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     mean_abs_error: float
 
 
+class Conversion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the network for the NPU is, and what it was found to cost.
+
+    Attributes:
+        calibration_digest: SHA-256 of the samples that the INT8 scales come from; empty for float16.
+        errors: Per action, in its unit, on samples held out: mean, p99 and worst.
+    """
+
+    target: str
+    precision: str
+    toolkit: str
+    calibration_digest: str
+    reason: str
+    errors: dict[str, tuple[float, float, float]]
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a bundle is and what it may drive.
 
@@ -53,6 +72,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         log_std: Exploration before tanh, which the robot adds when it is asked to explore.
         noise_hold_ticks: How many ticks one draw of that noise lasts.
         training: Where the policy comes from: algorithm, steps, journal, checkpoint.
+        conversion: Describes the network for the NPU, if the bundle holds one.
     """
 
     format: int
@@ -68,6 +88,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     parity: Parity
     files: dict[str, FileEntry]
     training: dict[str, Any] = {}
+    conversion: Conversion | None = None
 
     def encode(self) -> bytes:
         """Return the canonical bytes; equal manifests give equal bytes."""
@@ -90,6 +111,8 @@ class VerifiedBundle(msgspec.Struct, frozen=True):
     digest: str
     """SHA-256 of the manifest's bytes: it names this policy in every step it drives."""
     network: bytes
+    rknn: bytes | None = None
+    """The same network for the NPU; None = the bundle holds none."""
 
 
 def open_bundle(path: Path, profile: RobotProfile) -> VerifiedBundle:
@@ -117,17 +140,22 @@ def open_bundle(path: Path, profile: RobotProfile) -> VerifiedBundle:
     actions = len(profile.action)
     if len(manifest.log_std) != actions or len(manifest.normalizer.mean) != profile.proprio_size:
         raise VerificationError(f"bundle {path}: the manifest's vectors do not fit its own profile")
-    entry = manifest.files.get(NETWORK_NAME)
-    if entry is None:
+    if NETWORK_NAME not in manifest.files:
         raise VerificationError(f"bundle {path} holds no {NETWORK_NAME}", "export the bundle again")
-    if not (path / NETWORK_NAME).exists():
-        raise VerificationError(f"bundle {path} has lost its {NETWORK_NAME}", "copy the bundle again")
-    network = _read(path / NETWORK_NAME, min(entry.size, _MAX_FILE_BYTES))
-    if len(network) != entry.size or hashlib.sha256(network).hexdigest() != entry.sha256:
-        raise VerificationError(
-            f"{path / NETWORK_NAME} is not the file that the manifest names", "copy the bundle again"
-        )
-    return VerifiedBundle(manifest, hashlib.sha256(data).hexdigest(), network)
+    network = _read_entry(path, NETWORK_NAME, manifest)
+    rknn = _read_entry(path, RKNN_NAME, manifest) if RKNN_NAME in manifest.files else None
+    return VerifiedBundle(manifest, hashlib.sha256(data).hexdigest(), network, rknn)
+
+
+def _read_entry(path: Path, name: str, manifest: Manifest) -> bytes:
+    """Read a file of the bundle, if it is the one that the manifest names."""
+    entry = manifest.files[name]
+    if not (path / name).exists():
+        raise VerificationError(f"bundle {path} has lost its {name}", "copy the bundle again")
+    data = _read(path / name, min(entry.size, _MAX_FILE_BYTES))
+    if len(data) != entry.size or hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise VerificationError(f"{path / name} is not the file that the manifest names", "copy the bundle again")
+    return data
 
 
 def _read(path: Path, limit: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from policyloop.core.spec import ArraySpec
 from policyloop.core.step import Arrays
 from policyloop.errors import VerificationError
 
-__all__ = ["OnnxBackend", "read_metadata"]
+__all__ = ["OnnxBackend", "read_metadata", "run_onnx"]
 
 
 class OnnxBackend:
@@ -24,9 +25,9 @@ class OnnxBackend:
         found = {node.name: tuple(node.shape) for node in self._session.get_inputs()}
         expected = {name: (1, *spec.shape) for name, spec in inputs.items()}
         shapes = [tuple(node.shape) for node in self._session.get_outputs()]
-        types = {node.type for node in (*self._session.get_inputs(), *self._session.get_outputs())}
-        if types != {"tensor(float)"}:
-            raise VerificationError(f"the network's tensors are {', '.join(sorted(types))}, expected tensor(float)")
+        self._types = {node.name: _type_of(node, inputs) for node in self._session.get_inputs()}
+        for node in self._session.get_outputs():
+            _type_of(node, {})
         if found != expected or shapes != [(1, actions)]:
             raise VerificationError(
                 f"the network takes {found} and gives {shapes}, expected {expected} and {(1, actions)}"
@@ -34,13 +35,39 @@ class OnnxBackend:
 
     def infer(self, inputs: Arrays) -> NDArray[np.float32]:
         """See `Backend.infer`."""
-        feed = {name: array[None].astype(np.float32) for name, array in inputs.items()}
+        feed = {name: inputs[name][None].astype(kind, copy=False) for name, kind in self._types.items()}
         mean: NDArray[np.float32] = self._session.run(None, feed)[0][0]
         return mean
 
     def close(self) -> None:
         """See `Backend.close`."""
         del self._session
+
+
+def _type_of(node: Any, inputs: dict[str, ArraySpec]) -> str:
+    """Return what a tensor takes: float32, or uint8 where that is what the robot has anyway."""
+    if node.type == "tensor(float)":
+        return "float32"
+    if node.type == "tensor(uint8)" and node.name in inputs and inputs[node.name].dtype == "uint8":
+        return "uint8"
+    raise VerificationError(f"the network's tensor '{node.name}' is a {node.type}, expected tensor(float)")
+
+
+def run_onnx(network: bytes, names: Sequence[str], inputs: Arrays) -> NDArray[np.float32]:
+    """Run any network with one output over a batch, row by row; returns (n, outputs).
+
+    Args:
+        network: ONNX, verified.
+        names: Of its inputs; it takes each as float32 with a batch axis of 1.
+        inputs: (n, ...) each.
+    """
+    session = _open(network)
+    count = len(inputs[names[0]])
+    rows = []
+    for row in range(count):
+        feed = {name: inputs[name][row][None].astype(np.float32) for name in names}
+        rows.append(np.asarray(session.run(None, feed)[0], np.float32).reshape(-1))
+    return np.stack(rows)
 
 
 def read_metadata(network: bytes) -> dict[str, str]:

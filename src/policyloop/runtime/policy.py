@@ -12,7 +12,7 @@ from policyloop.bundle.manifest import VerifiedBundle, open_bundle
 from policyloop.core.features import feature_specs, features
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Action, Behaviour, Observation
-from policyloop.runtime.backend import BackendName, open_backend
+from policyloop.runtime.backend import Backend, BackendName, open_backend
 from policyloop.runtime.onnx_file import open_onnx
 
 __all__ = ["Exploration", "Policy"]
@@ -52,14 +52,18 @@ class Policy:
         digest: Names this policy in every step it drives.
     """
 
-    def __init__(self, bundle: VerifiedBundle, profile: RobotProfile, backend: BackendName = "auto") -> None:
+    def __init__(self, bundle: VerifiedBundle, profile: RobotProfile, backend: BackendName | Backend = "auto") -> None:
         manifest = bundle.manifest
         self.version = manifest.version
         self.digest = bundle.digest
         self._manifest = manifest
         self._profile = profile
         self._log_std = np.asarray(manifest.log_std)
-        self._backend = open_backend(backend, bundle.network, feature_specs(profile), len(profile.action))
+        self._backend = (
+            open_backend(backend, bundle, feature_specs(profile), len(profile.action))
+            if isinstance(backend, str)
+            else backend
+        )
 
     @classmethod
     def load(cls, path: Path, profile: RobotProfile, backend: BackendName = "auto") -> Policy:
