@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from policyloop.core.calibration import load_sample, sample_paths
@@ -90,3 +92,57 @@ def test_a_driving_robot_takes_calibration_samples(
     )
     assert code == 0
     assert len(sample_paths(tmp_path / "set")) == 2
+
+
+PLUGIN = """
+import gymnasium, numpy as np
+from policyloop.sim.env import RoverEnv
+
+def rover():
+    return RoverEnv("rover-mini")
+
+def forward():
+    return lambda observation: np.array([0.5, 0.0], np.float32)
+
+class Legs(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (5,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._see(), {}
+    def step(self, action):
+        self.steps += 1
+        return self._see(), 0.0, False, self.steps == 7, {}
+    def _see(self):
+        return self.np_random.normal(size=5).astype(np.float32)
+"""
+
+
+def test_calibrate_records_in_the_users_own_simulation(
+    policyloop: Call, mini: RobotProfile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "calibration_plugin.py").write_text(PLUGIN)
+    code, out, err = policyloop(
+        *("calibrate", "--env", "calibration_plugin:rover", "--policy", "calibration_plugin:forward"),
+        *("--output", "rover", "--count", 5, "--interval", 3),
+    )
+    assert (code, out) == (0, "5 observations in rover\n"), err
+    samples = [load_sample(path, mini) for path in sample_paths(tmp_path / "rover")]
+    assert len(samples) == 5
+    speeds = [float(sample["proprio"][mini.proprio_index("linear_vel")]) for sample in samples]
+    assert speeds[0] < 0.05 < speeds[-1]
+    code, _, err = policyloop("calibrate", "--env", "calibration_plugin:Legs", "--output", "legs", "--count", 9)
+    assert code == 0, err
+    paths = sample_paths(tmp_path / "legs")
+    with np.load(paths[-1]) as stored:
+        assert stored["obs"].shape == (5,)
+    assert len(paths) == 9
+
+
+def test_calibrate_takes_a_journal_or_an_environment(policyloop: Call, recorded: Path, tmp_path: Path) -> None:
+    for arguments in ([], [recorded, "--env", "a:b"]):
+        code, _, err = policyloop("calibrate", *arguments, "--output", tmp_path / "set")
+        assert (code, "one of them" in err) == (2, True)

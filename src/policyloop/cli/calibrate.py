@@ -13,16 +13,33 @@ from policyloop.cli.options import echo_json
 
 @app.command()
 def calibrate(
-    journal: Annotated[Path, typer.Argument(help="Directory of the journal to choose from.")],
     output: Annotated[Path, typer.Option(help="New folder for calibration_0000.npz and so on.")],
+    journal: Annotated[Path | None, typer.Argument(help="Directory of the journal to choose from.")] = None,
     count: Annotated[int, typer.Option(min=1, max=10_000, help="How many samples.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the draw within each kind of situation.")] = 0,
+    env: Annotated[
+        str, typer.Option(help="Instead of a journal: module:factory of a Gymnasium environment of yours.")
+    ] = "",
+    policy: Annotated[str, typer.Option(help="module:factory of what drives it: observation -> action.")] = "",
+    interval: Annotated[int, typer.Option(min=1, help="Steps of the environment between two samples.")] = 10,
+    input_name: Annotated[str, typer.Option(help="Name of the network's input, if observations are arrays.")] = "obs",
     as_json: Annotated[bool, typer.Option("--json", help="Print the coverage as JSON.")] = False,
 ) -> None:
-    """Choose observations of every speed, distance and brightness that occur."""
-    from policyloop.data.calibration import choose_calibration
+    """Choose observations of every speed, distance and brightness that occur; or record some in your simulation."""
+    from policyloop.data.calibration import choose_calibration, record_calibration
+    from policyloop.errors import UsageError
     from policyloop.link.journal import Journal
+    from policyloop.plugins import load_factory
 
+    if (journal is None) == (env == ""):
+        raise UsageError("calibrate takes a journal or --env, one of them", "see `policyloop calibrate --help`")
+    if journal is None:
+        driver = load_factory(policy, "--policy")() if policy else None
+        record_calibration(
+            load_factory(env, "--env")(), driver, output, count, interval=interval, seed=seed, name=input_name
+        )
+        typer.echo(f"{count} observations in {output}")
+        return
     opened = Journal(journal)
     try:
         coverage = choose_calibration(opened, output, count, seed=seed)

@@ -20,7 +20,7 @@ from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Arrays
 from policyloop.errors import StorageError, VerificationError
 
-__all__ = ["load_sample", "sample_paths", "save_sample"]
+__all__ = ["load_sample", "sample_paths", "save_inputs", "save_sample"]
 
 _MAX_BYTES = 64 << 20
 
@@ -40,6 +40,15 @@ def save_sample(directory: Path, number: int, observation: Arrays) -> Path:
     if "rgb" in observation:
         arrays["rgb"] = observation["rgb"]
         arrays["depth"] = observation["depth"].astype(np.float32) * np.float32(0.001)
+    return save_inputs(directory, number, arrays)
+
+
+def save_inputs(directory: Path, number: int, arrays: Arrays) -> Path:
+    """Write arrays under their names, as a network takes them; returns the file's path.
+
+    Raises:
+        StorageError: The disk refuses; no half sample is left.
+    """
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     path = directory / f"calibration_{number:04d}.npz"
@@ -65,7 +74,7 @@ def load_sample(path: Path, profile: RobotProfile) -> Arrays:
             arrays = {name: _read(stored, name, path) for name in profile.observation_specs}
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}", "check the path") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:  # TypeError: a bare array
         raise VerificationError(f"{path} is no calibration sample: {error}", "record it again") from error
     if "depth" in arrays:
         depth = arrays["depth"]

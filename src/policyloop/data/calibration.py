@@ -8,21 +8,24 @@ edges, and the set takes from every stratum in turn until it is full.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from policyloop.core.calibration import save_sample
+from policyloop.core.calibration import save_inputs, save_sample
 from policyloop.core.profile import RobotProfile
-from policyloop.core.step import Arrays
+from policyloop.core.step import Arrays, StepRecord
 from policyloop.errors import StorageError, UsageError, WireError
 from policyloop.link.journal import Journal
 
-__all__ = ["Coverage", "choose_calibration"]
+__all__ = ["Coverage", "choose_calibration", "choose_positions", "draw_positions", "record_calibration"]
 
 _PARTS = 3
+_MAX_CANDIDATES = 5000
 
 
 class Coverage(msgspec.Struct, kw_only=True):
@@ -49,7 +52,71 @@ def choose_calibration(journal: Journal, output: Path, count: int = 100, *, seed
     """
     if output.exists() and any(output.iterdir()):
         raise UsageError(f"{output} is not empty", "choose another --output")
-    positions, measures = _measure(journal)
+    positions, coverage = choose_positions(journal, count, seed=seed)
+    for number, position in enumerate(positions):
+        save_sample(output, number, journal.read(position).observation)
+    return coverage
+
+
+def record_calibration(
+    env: Any,
+    policy: Callable[[Any], Any] | None,
+    output: Path,
+    count: int,
+    *,
+    interval: int = 10,
+    seed: int = 0,
+    name: str = "obs",
+) -> None:
+    """Drive a Gymnasium environment and write every so manieth observation to a new folder.
+
+    Args:
+        env: Gives observations; a dictionary with `proprio` counts as a robot's, any other as
+            network inputs by name, an array as the one input `name`.
+        policy: Called with an observation, returns an action; None = random actions.
+        output: New folder.
+        count: How many samples.
+        interval: Steps from one sample to the next.
+        seed: Of the environment.
+        name: Of the network's input, where observations are arrays.
+
+    Raises:
+        UsageError: `output` holds something.
+        StorageError: The disk refuses.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise UsageError(f"{output} is not empty", "choose another --output")
+    env.action_space.seed(seed)
+    observation, _ = env.reset(seed=seed)
+    for number in range(count):
+        _save(output, number, observation, name)
+        for _ in range(interval):
+            action = env.action_space.sample() if policy is None else policy(observation)
+            observation, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                observation, _ = env.reset()
+
+
+def _save(output: Path, number: int, observation: Any, name: str) -> None:
+    arrays = observation if isinstance(observation, dict) else {name: np.asarray(observation)}
+    if "proprio" in arrays:
+        save_sample(output, number, arrays)
+    else:
+        save_inputs(output, number, arrays)
+
+
+def choose_positions(
+    journal: Journal, count: int, *, seed: int = 0, wanted: Callable[[StepRecord], bool] = lambda record: True
+) -> tuple[list[int], Coverage]:
+    """Return where in a journal `count` observations of all kinds are, and how well they cover it.
+
+    Of a long journal a random part is looked at, `_MAX_CANDIDATES` steps.
+
+    Raises:
+        UsageError: The journal holds no step that is wanted.
+    """
+    positions = draw_positions(journal, _MAX_CANDIDATES, seed=seed, wanted=wanted)
+    positions, measures = _measure(journal, sorted(positions))
     if not positions:
         raise UsageError("the journal holds no steps", "record some first")
     edges = {name: np.quantile(values, [1 / 3, 2 / 3]) for name, values in measures.items()}
@@ -58,13 +125,11 @@ def choose_calibration(journal: Journal, output: Path, count: int = 100, *, seed
     for position, kind in zip(positions, kinds.tolist(), strict=True):
         strata[tuple(kind)].append(position)
     chosen = _in_turn(strata, count, np.random.default_rng(seed))
-    for number, (_, position) in enumerate(chosen):
-        save_sample(output, number, journal.read(position).observation)
     counts: dict[str, int] = {}
     for kind, _ in chosen:
         name = "-".join(map(str, kind))
         counts[name] = counts.get(name, 0) + 1
-    return Coverage(
+    coverage = Coverage(
         candidates=len(positions),
         chosen=len(chosen),
         strata=len(strata),
@@ -72,12 +137,29 @@ def choose_calibration(journal: Journal, output: Path, count: int = 100, *, seed
         edges={name: values.tolist() for name, values in edges.items()},
         counts=dict(sorted(counts.items())),
     )
+    return [position for _, position in chosen], coverage
 
 
-def _measure(journal: Journal) -> tuple[list[int], dict[str, NDArray[np.float64]]]:
-    """Return the positions of all intact steps, and what they are told apart by."""
+def draw_positions(
+    journal: Journal, count: int, *, seed: int = 0, wanted: Callable[[StepRecord], bool] = lambda record: True
+) -> list[int]:
+    """Return the positions of up to `count` random steps that are wanted, in random order."""
+    drawn: list[int] = []
+    for offset in np.random.default_rng(seed).permutation(journal.next - journal.first).tolist():
+        try:
+            if wanted(journal.header(journal.first + offset)):
+                drawn.append(journal.first + offset)
+        except (StorageError, WireError):
+            continue
+        if len(drawn) == count:
+            break
+    return drawn
+
+
+def _measure(journal: Journal, candidates: list[int]) -> tuple[list[int], dict[str, NDArray[np.float64]]]:
+    """Return which of these steps are intact, and what they are told apart by."""
     positions, rows = [], []
-    for position in range(journal.first, journal.next):
+    for position in candidates:
         try:
             observation = journal.read(position).observation
         except (StorageError, WireError):
