@@ -2,18 +2,28 @@
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.installed
+# The vendor's converter cannot share an environment with anything: it has one of its own.
+export POLICYLOOP_TOOLKIT ?= $(CURDIR)/.toolkit
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long lint bench clean
+.PHONY: demo test test-long test-aarch64 toolkit lint bench clean
 
 demo: $(READY)
 	$(BIN)/policyloop demo --out demo $(ARGS)
 
-test: lint
+test: lint toolkit
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
-test-long: $(READY)
+test-long: $(READY) toolkit
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "long or not long" --timeout 1800 $(ARGS)
+
+# The robot's side with its own wheels, and the genuine RKNNLite, under qemu: see the script.
+test-aarch64: $(READY) toolkit
+	PYTHON=$(BIN)/python tests/aarch64/run.sh
+
+# Without it the tests that convert are skipped, and say so.
+toolkit: $(READY)
+	$(BIN)/policyloop toolkit install || echo "THE VENDOR'S CONVERTER IS NOT INSTALLED: conversion is not tested"
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -33,4 +43,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .toolkit .aarch64 demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -15,9 +15,12 @@ from typing import Any
 
 import hypothesis
 import numpy as np
+import onnx
 import pytest
 import simplejpeg
+from onnx import TensorProto, helper, numpy_helper
 
+from policyloop.convert.toolkit import Toolkit
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.reward import reward_terms
 from policyloop.core.step import Action, Arrays, Behaviour, Command, Source, Stamps, Step, StepRecord
@@ -101,6 +104,48 @@ def _make_step(
 def mini() -> RobotProfile:
     """The rover with a 64x36 camera."""
     return load_profile("rover-mini")
+
+
+@pytest.fixture(scope="session")
+def make_onnx() -> Callable[..., bytes]:
+    """Return `make_onnx(operator="Relu", opset=17, shape=(1, 8))`: Gemm, one operator, Gemm."""
+
+    def make(
+        operator: str = "Relu",
+        opset: int = 17,
+        shape: tuple[int | str, ...] = (1, 8),
+        outputs: int = 1,
+        **attributes: float,
+    ) -> bytes:
+        rng = np.random.default_rng(0)
+        weights = [
+            numpy_helper.from_array(rng.normal(size=size).astype(np.float32), name)
+            for name, size in (("w1", (8, 16)), ("w2", (16, 3)))
+        ]
+        nodes = [
+            helper.make_node("Gemm", ["obs", "w1"], ["a"], name="first"),
+            helper.make_node(operator, ["a"], ["b"], name="middle", **attributes),
+            helper.make_node("Gemm", ["b", "w2"], ["actions"], name="last"),
+        ]
+        found = [helper.make_tensor_value_info("actions", TensorProto.FLOAT, (shape[0], 3))]
+        if outputs == 2:
+            found.append(helper.make_tensor_value_info("b", TensorProto.FLOAT, (shape[0], 16)))
+        inputs = [helper.make_tensor_value_info("obs", TensorProto.FLOAT, shape)]
+        graph = helper.make_graph(nodes, "policy", inputs, found, weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+        onnx.checker.check_model(model)
+        return bytes(model.SerializeToString())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def toolkit() -> Toolkit:
+    """The vendor's converter, the real one; the test is skipped, loudly, where it could not be installed."""
+    found = Toolkit()
+    if problem := found.missing():
+        pytest.skip(f"NOT TESTED, {problem}: run `make test`, or `policyloop toolkit install`")
+    return found
 
 
 @pytest.fixture(scope="session")

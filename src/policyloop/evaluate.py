@@ -10,17 +10,19 @@ import numpy as np
 
 from policyloop.core.clock import VirtualClock
 from policyloop.core.profile import RobotProfile
+from policyloop.core.step import Action, Command, Observation
 from policyloop.errors import StorageError, VerificationError
 from policyloop.robot.actor import Actor
 from policyloop.robot.drivers import PolicyDriver
 from policyloop.robot.io import Driver
 from policyloop.robot.recorder import EpisodeSummary, Recorder
+from policyloop.runtime.policy import Policy
 from policyloop.runtime.reload import PolicySlot
 from policyloop.safety.gate import GateMode, SafetyGate
 from policyloop.sim.driver import RandomDriver, ScriptedDriver
 from policyloop.sim.robot import SimulatedRobot
 
-__all__ = ["EVALUATION_ARENAS", "EvaluationReport", "evaluate", "find_policy", "interquartile_mean"]
+__all__ = ["EVALUATION_ARENAS", "BorrowedPolicy", "EvaluationReport", "evaluate", "find_policy", "interquartile_mean"]
 
 EVALUATION_ARENAS = 1_000_000
 """First arena seed of record; no training or tuning uses seeds from here on."""
@@ -86,8 +88,34 @@ def find_policy(path: Path) -> Path:
     )
 
 
-def make_driver(name: str, profile: RobotProfile, rng: np.random.Generator) -> tuple[Driver, Callable[[], None]]:
+class BorrowedPolicy:
+    """A driver on an opened policy that somebody else closes, for `evaluate`.
+
+    Args:
+        name: Says in the report what it is.
+        policy: Drives every episode.
+    """
+
+    def __init__(self, name: str, policy: Policy) -> None:
+        self.name, self._policy = name, policy
+
+    def propose(self, observation: Observation) -> Action:
+        """Ask the policy for its mean."""
+        return self._policy.act(observation)
+
+    def executed(self, command: Command) -> None:
+        """Take no notice."""
+
+    def reset(self) -> None:
+        """Take no notice."""
+
+
+def make_driver(
+    name: str | BorrowedPolicy, profile: RobotProfile, rng: np.random.Generator
+) -> tuple[Driver, Callable[[], None]]:
     """Return a driver by name or path, and what closes it."""
+    if isinstance(name, BorrowedPolicy):
+        return name, lambda: None
     if name == "scripted":
         return ScriptedDriver(profile), lambda: None
     if name == "random":
@@ -96,7 +124,7 @@ def make_driver(name: str, profile: RobotProfile, rng: np.random.Generator) -> t
     return PolicyDriver(slot, len(profile.action)), slot.close
 
 
-def drive_episode(profile: RobotProfile, name: str, arena_seed: int, gate: GateMode) -> EpisodeSummary:
+def drive_episode(profile: RobotProfile, name: str | BorrowedPolicy, arena_seed: int, gate: GateMode) -> EpisodeSummary:
     """Drive one arena from start to end; equal arguments give equal episodes."""
     rng = np.random.default_rng([777, arena_seed])
     driver, close = make_driver(name, profile, rng)
@@ -111,12 +139,13 @@ def drive_episode(profile: RobotProfile, name: str, arena_seed: int, gate: GateM
                 return recorder.episodes[0]
     finally:
         close()
-    raise VerificationError(f"driver '{name}' failed in {actor.errors} ticks of arena {arena_seed}", "see the log")
+    label = name.name if isinstance(name, BorrowedPolicy) else name
+    raise VerificationError(f"driver '{label}' failed in {actor.errors} ticks of arena {arena_seed}", "see the log")
 
 
 def evaluate(
     profile: RobotProfile,
-    driver: str,
+    driver: str | BorrowedPolicy,
     *,
     episodes: int = 50,
     arena_seed: int = EVALUATION_ARENAS,
@@ -128,7 +157,7 @@ def evaluate(
 
     Args:
         profile: The robot's.
-        driver: `scripted`, `random` or the path of a policy.
+        driver: `scripted`, `random`, the path of a policy, or an opened one.
         episodes: How many arenas.
         arena_seed: The first arena.
         gate: `full`, or `limits` to judge the driver alone.
@@ -140,7 +169,8 @@ def evaluate(
         summaries.append(drive_episode(profile, driver, arena_seed + index, gate))
         if progress is not None:
             progress(index + 1, episodes)
-    return summarise(summaries, label or driver, gate)
+    name = driver.name if isinstance(driver, BorrowedPolicy) else driver
+    return summarise(summaries, label or name, gate)
 
 
 def summarise(summaries: Sequence[EpisodeSummary], driver: str, gate: str) -> EvaluationReport:

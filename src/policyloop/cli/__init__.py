@@ -26,6 +26,9 @@ app.add_typer(journal_app, name="journal")
 keys_app = typer.Typer(help="Who this machine is, and who may connect to it.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 
+toolkit_app = typer.Typer(help="The vendor's converter, in an environment of its own.", no_args_is_help=True)
+app.add_typer(toolkit_app, name="toolkit")
+
 INTERRUPTED = 130
 
 
@@ -54,7 +57,8 @@ def _options(
         end_with_parent(follow_parent)
 
 
-for _command in ("calibrate", "demo", "evaluate", "export", "gateway", "journal", "keys", "run", "sim", "train"):
+_COMMANDS = "calibrate convert demo doctor evaluate export gateway journal keys run sim toolkit train"
+for _command in _COMMANDS.split():
     import_module(f"policyloop.cli.{_command}")
 
 

@@ -9,8 +9,8 @@ __all__ = ["progress_bar"]
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function of (done, total) that draws a bar."""
+def progress_bar(what: str) -> Iterator[Callable[..., None]]:
+    """Yield a function of (done, total, what happens now) that draws a bar; the last may be left out."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -19,7 +19,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
 
-        def update(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+        def update(done: float, total: float, now: str = "") -> None:
+            bar.update(task, completed=done, total=total, description=now or what)
 
         yield update

@@ -1,0 +1,56 @@
+"""Write what a conversion came to: the file for the board if it passed, the report in any case."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from policyloop.acceptance.page import conversion_page
+from policyloop.acceptance.report import Outcome
+from policyloop.acceptance.source import Source
+from policyloop.bundle.manifest import MANIFEST_NAME, NETWORK_NAME, RKNN_NAME, FileEntry
+from policyloop.core.files import write_directory, write_file
+from policyloop.errors import StorageError, UsageError
+
+__all__ = ["write_outcome"]
+
+
+def write_outcome(outcome: Outcome, source: Source, output: Path, bundle: Path | None) -> None:
+    """Write `output`, and beside it `.json` and `.html`; an older `output` stays if nothing passed.
+
+    Args:
+        outcome: What the trial came to.
+        source: What was tried.
+        output: The `.rknn` file.
+        bundle: New folder for a bundle with both networks; None = none.
+
+    Raises:
+        UsageError: A bundle of a network that does not say which robot it drives.
+        StorageError: The disk refuses.
+    """
+    page = conversion_page(outcome, source.profile, source.held_out.distances_m)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_file(output.with_suffix(".html"), page.encode())
+        write_file(
+            output.with_suffix(".json"), msgspec.json.format(msgspec.json.encode(outcome.report), indent=2) + b"\n"
+        )
+        if outcome.rknn is not None:
+            write_file(output, outcome.rknn)
+            if bundle is not None:
+                _write_bundle(outcome, outcome.rknn, source, bundle)
+    except OSError as error:
+        raise StorageError(f"cannot write {output}: {error.strerror}", "free some space") from error
+
+
+def _write_bundle(outcome: Outcome, rknn: bytes, source: Source, bundle: Path) -> None:
+    if source.bundle is None or not source.bundle.manifest.created:
+        raise UsageError("only a checkpoint or a bundle becomes a bundle", "leave --bundle away for an .onnx file")
+    manifest = source.bundle.manifest
+    entry = FileEntry(sha256=hashlib.sha256(rknn).hexdigest(), size=len(rknn))
+    manifest = msgspec.structs.replace(
+        manifest, files={**manifest.files, RKNN_NAME: entry}, conversion=outcome.conversion
+    )
+    write_directory(bundle, {NETWORK_NAME: source.bundle.network, RKNN_NAME: rknn, MANIFEST_NAME: manifest.encode()})
