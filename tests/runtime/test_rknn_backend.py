@@ -186,6 +186,19 @@ def test_the_npu_can_be_asked_for_by_name_and_says_what_is_missing(
     assert "rknn-toolkit-lite2" in caught.value.remedy
 
 
+def test_cores_are_named_behind_the_backend(
+    mini: RobotProfile, make_bundle: Callable[..., tuple[Manifest, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = lite()
+    monkeypatch.setattr(rknn_backend, "_rknn_lite", lambda: kind)
+    for name, mask in (("rknn", 1), ("rknn:2", 4), ("rknn:0_1_2", 7)):
+        open_backend(name, converted(make_bundle, b"RKNN"), feature_specs(mini), 2).close()
+        assert kind.last.core_mask == mask
+    with pytest.raises(ConfigError, match="no core '5'") as caught:
+        open_backend("rknn:5", converted(make_bundle, b"RKNN"), feature_specs(mini), 2)
+    assert "0_1_2" in caught.value.remedy
+
+
 def test_a_policy_records_that_the_npu_proposed(
     mini: RobotProfile, make_bundle: Callable[..., tuple[Manifest, bytes]], make_step: Callable[..., Any]
 ) -> None:

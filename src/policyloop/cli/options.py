@@ -36,8 +36,6 @@ __all__ = [
 
 Profile = Annotated[str, typer.Option("--profile", help="Name of a shipped robot profile, or path of a .toml file.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port robots connect to; 0 = any free one.")]
-
-
 Host = Annotated[
     str, typer.Option("--host", help="Address to listen at; another than this machine's own needs --keys.")
 ]

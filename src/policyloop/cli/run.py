@@ -17,7 +17,9 @@ from policyloop.cli.options import GatewayKey, Keys, Profile, echo_json, identit
 def run(
     policy: Annotated[Path, typer.Option(help="A bundle or checkpoint; or a store, whose current bundle is followed.")],
     profile: Profile = "rover",
-    backend: Annotated[str, typer.Option(help="auto or onnx.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, onnx, numpy, rknn, or rknn:CORE: 0, 1, 2, 0_1, 0_1_2, auto.")
+    ] = "auto",
     io: Annotated[str, typer.Option(help="sim: a simulated rover in real time.")] = "sim",
     connect: Annotated[str, typer.Option(help="Gateway address; none = do not stream.")] = "",
     keys: Keys = None,
@@ -54,7 +56,7 @@ def run(
     loaded = load_profile(profile)
     stop = stop_on_signals()
     rng = np.random.default_rng(seed)
-    slot = PolicySlot(find_policy(policy), loaded, backend)  # type: ignore[arg-type]
+    slot = PolicySlot(find_policy(policy), loaded, backend)
     with tempfile.TemporaryDirectory(prefix="policyloop-") as temporary:
         link = None
         identity = identity_at(keys)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from policyloop.core.calibration import save_inputs, save_sample
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Arrays, StepRecord
-from policyloop.errors import StorageError, UsageError, WireError
+from policyloop.errors import UsageError
 from policyloop.link.journal import Journal
 
 __all__ = ["Coverage", "choose_calibration", "choose_positions", "draw_positions", "record_calibration"]
@@ -144,28 +145,17 @@ def draw_positions(
     journal: Journal, count: int, *, seed: int = 0, wanted: Callable[[StepRecord], bool] = lambda record: True
 ) -> list[int]:
     """Return the positions of up to `count` random steps that are wanted, in random order."""
-    drawn: list[int] = []
-    for offset in np.random.default_rng(seed).permutation(journal.next - journal.first).tolist():
-        try:
-            if wanted(journal.header(journal.first + offset)):
-                drawn.append(journal.first + offset)
-        except (StorageError, WireError):
-            continue
-        if len(drawn) == count:
-            break
-    return drawn
+    shuffled = journal.first + np.random.default_rng(seed).permutation(journal.next - journal.first)
+    found = (at for at, record in journal.intact(journal.header, shuffled.tolist()) if wanted(record))
+    return list(islice(found, count))
 
 
 def _measure(journal: Journal, candidates: list[int]) -> tuple[list[int], dict[str, NDArray[np.float64]]]:
     """Return which of these steps are intact, and what they are told apart by."""
     positions, rows = [], []
-    for position in candidates:
-        try:
-            observation = journal.read(position).observation
-        except (StorageError, WireError):
-            continue
+    for position, step in journal.intact(journal.read, candidates):
         positions.append(position)
-        rows.append(_measures(journal.profile, observation))
+        rows.append(_measures(journal.profile, step.observation))
     names = rows[0].keys() if rows else ()
     return positions, {name: np.array([row[name] for row in rows]) for name in names}
 

@@ -11,7 +11,7 @@ Depth is a 16-bit PNG in millimetres, 0 = no measurement.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 from policyloop.core.files import write_directory
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step
-from policyloop.errors import MissingExtra, StorageError, UsageError, WireError
+from policyloop.errors import MissingExtra, StorageError, UsageError
 from policyloop.link.journal import Journal
 
 __all__ = ["export_lerobot"]
@@ -62,20 +62,12 @@ def export_lerobot(journal: Journal, output: Path, progress: Callable[[int, int]
     return len(rows)
 
 
-def _steps(journal: Journal) -> Iterator[Step]:
-    for position in range(journal.first, journal.next):
-        try:
-            yield journal.read(position)
-        except (StorageError, WireError):
-            continue
-
-
 def _rows(
     journal: Journal, progress: Callable[[int, int], None] | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return one row per step, episode by episode, and one per episode."""
     by_episode: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
-    for done, step in enumerate(_steps(journal), start=1):
+    for done, (_, step) in enumerate(journal.intact(journal.read), start=1):
         record = step.record
         by_episode.setdefault((record.robot, record.boot, record.episode), []).append(_row(step))
         if progress is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from policyloop.core.step import Step, StepRecord
 from policyloop.data.ros_messages import RosMessages
-from policyloop.errors import MissingExtra, StorageError, UsageError, WireError
+from policyloop.errors import MissingExtra, StorageError, UsageError
 from policyloop.link.journal import Journal
 from policyloop.wire.codec import decode_step
 
@@ -78,12 +78,12 @@ def _write(journal: Journal, messages: RosMessages, file: Any, progress: Callabl
     names = list(journal.profile.observation_specs)
     times = CaptureTimes()
     written = 0
-    for position in range(journal.first, journal.next):
-        try:
-            header, frames, _ = journal.parts(position)
-            step: Step = decode_step(header, frames, journal.profile)
-        except (StorageError, WireError):
-            continue
+
+    def read(position: int) -> tuple[Step, list[bytes]]:
+        header, frames, _ = journal.parts(position)
+        return decode_step(header, frames, journal.profile), frames
+
+    for _, (step, frames) in journal.intact(read):
         stamp_ns = times.of(step.record)
         rgb_frame = frames[names.index("rgb")] if "rgb" in names else b""
         for topic, kind, data in messages.step(step.record, step.observation, rgb_frame, stamp_ns):

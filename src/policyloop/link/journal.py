@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -13,12 +14,14 @@ from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step, StepRecord
 from policyloop.errors import IncompatibleError, StorageError, WireError
 from policyloop.link.segment_log import SegmentLog
-from policyloop.wire.codec import decode_from_robot, decode_step, join_frames, split_frames
+from policyloop.wire.codec import decode_step, join_frames, split_step
 from policyloop.wire.messages import StepHeader
 
 __all__ = ["Journal", "Received"]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FORMAT = 1
 _RECEIVED, _SEQUENCES = "received.json", "sequences.json"
@@ -136,19 +139,26 @@ class Journal:
 
     def parts(self, position: int) -> tuple[StepHeader, list[bytes], int]:
         """Return the header of the step at `position`, its encoded arrays, and the header's own size in bytes."""
-        frames = split_frames(self._log.read(position))
-        header = decode_from_robot(frames[0]) if frames else None
-        if not isinstance(header, StepHeader):
-            raise WireError("bad-record", f"journal record {position} is not a step")
+        header, frames = split_step(self._log.read(position), f"journal record {position}")
         return header, frames[1:], len(frames[0])
+
+    def intact(self, read: Callable[[int], T], positions: Iterable[int] | None = None) -> Iterator[tuple[int, T]]:
+        """Iterate over positions and what `read` makes of them, leaving out what is damaged.
+
+        Args:
+            read: Such as `header`, `parts` or `read`.
+            positions: Default: all, oldest first.
+        """
+        for position in range(self._log.first, self._log.next) if positions is None else positions:
+            try:
+                yield position, read(position)
+            except (StorageError, WireError) as error:
+                log.warning("%s: record %d is left out: %s", self._log.directory, position, error)
 
     def headers(self, start: int = 0) -> Iterator[StepRecord]:
         """Iterate over all intact records from position `start`, oldest first; the others are left out."""
-        for position in range(max(start, self._log.first), self._log.next):
-            try:
-                yield self.header(position)
-            except (StorageError, WireError) as error:
-                log.warning("%s: record %d is left out: %s", self._log.directory, position, error)
+        for _, record in self.intact(self.header, range(max(start, self._log.first), self._log.next)):
+            yield record
 
     def last_sequences(self) -> dict[tuple[str, str], int]:
         """Return the newest stored sequence number of each (robot, boot)."""

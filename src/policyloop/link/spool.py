@@ -11,7 +11,7 @@ from pathlib import Path
 
 from policyloop.errors import StorageError, WireError
 from policyloop.link.segment_log import SegmentLog
-from policyloop.wire.codec import decode_from_robot, join_frames, split_frames
+from policyloop.wire.codec import join_frames, split_step
 from policyloop.wire.messages import StepHeader
 
 __all__ = ["Spool"]
@@ -72,11 +72,7 @@ class Spool:
 
     def read(self, number: int) -> tuple[StepHeader, list[bytes]]:
         """Return a step's header and all its frames; WireError or StorageError if it is damaged."""
-        frames = split_frames(self._log.read(number))
-        header = decode_from_robot(frames[0]) if frames else None
-        if not isinstance(header, StepHeader):
-            raise WireError("bad-record", f"spool record {number} is not a step")
-        return header, frames
+        return split_step(self._log.read(number), f"spool record {number}")
 
     def delivered(self, before: int) -> None:
         """Forget the steps before number `before`: the trainer has them."""

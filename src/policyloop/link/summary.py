@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from policyloop.core.step import StepRecord
-from policyloop.errors import StorageError, WireError
+from policyloop.errors import StorageError
 from policyloop.link.journal import Journal
 
 __all__ = ["JournalSummary", "RobotSummary", "learner_ledger", "summarise"]
@@ -178,11 +178,7 @@ def _ledger(
 def _records(journal: Journal) -> Iterator[tuple[StepRecord, dict[str, int]]]:
     """Iterate over all intact records with the bytes of each of their streams."""
     names = list(journal.profile.observation_specs)
-    for position in range(journal.first, journal.next):
-        try:
-            header, frames, head_bytes = journal.parts(position)
-        except (StorageError, WireError):
-            continue
+    for _, (header, frames, head_bytes) in journal.intact(journal.parts):
         sizes: Counter[str] = Counter({"header": head_bytes})
         for index, frame in enumerate(frames):
             sizes[names[index % len(names)]] += len(frame)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,7 @@ from policyloop.core.spec import ArraySpec
 from policyloop.core.step import Arrays
 from policyloop.errors import ConfigError
 
-__all__ = ["Backend", "BackendName", "open_backend"]
-
-BackendName = Literal["auto", "onnx", "rknn", "numpy"]
+__all__ = ["Backend", "open_backend"]
 
 
 class Backend(Protocol):
@@ -33,8 +31,8 @@ def open_backend(name: str, bundle: VerifiedBundle, inputs: dict[str, ArraySpec]
     """Open a verified bundle's network with the named backend.
 
     Args:
-        name: `rknn` for the NPU, `onnx` for the CPU, `numpy` for the reference, or `auto`: the NPU
-            where there is one and the bundle has a network for it.
+        name: `onnx` for the CPU, `numpy` for the reference, `rknn` for the NPU or `rknn:CORE` for some
+            of its cores; `auto`: the NPU where there is one and the bundle has a network for it.
         bundle: Already verified.
         inputs: Specs of the network's inputs, in order.
         actions: Length of its output.
@@ -44,12 +42,11 @@ def open_backend(name: str, bundle: VerifiedBundle, inputs: dict[str, ArraySpec]
         ConfigError: The backend cannot run here.
         IncompatibleError: The board's runtime is older than the converter.
     """
-    from policyloop.runtime.rknn_backend import RknnBackend, npu_present
+    from policyloop.runtime.rknn_backend import npu_present
 
-    if name == "rknn" or (name == "auto" and bundle.rknn is not None and npu_present()):
-        if bundle.rknn is None or bundle.manifest.conversion is None:
-            raise ConfigError("this bundle has no network for the NPU", "make one: `policyloop convert`")
-        return RknnBackend(bundle.rknn, inputs, actions, toolkit=bundle.manifest.conversion.toolkit)
+    kind, _, core = name.partition(":")
+    if kind == "rknn" or (name == "auto" and bundle.rknn is not None and npu_present()):
+        return _open_npu(bundle, inputs, actions, core or "0")
     if name in ("auto", "onnx"):
         from policyloop.runtime.onnx_backend import OnnxBackend
 
@@ -59,3 +56,13 @@ def open_backend(name: str, bundle: VerifiedBundle, inputs: dict[str, ArraySpec]
 
         return NumpyBackend(bundle.network, inputs, actions)
     raise ConfigError(f"no backend '{name}'", "use auto, onnx, rknn or numpy")
+
+
+def _open_npu(bundle: VerifiedBundle, inputs: dict[str, ArraySpec], actions: int, core: str) -> Backend:
+    from policyloop.runtime.rknn_backend import CORE_MASKS, RknnBackend
+
+    if core not in CORE_MASKS:
+        raise ConfigError(f"the NPU has no core '{core}'", f"use one of {', '.join(CORE_MASKS)}")
+    if bundle.rknn is None or bundle.manifest.conversion is None:
+        raise ConfigError("this bundle has no network for the NPU", "make one: `policyloop convert`")
+    return RknnBackend(bundle.rknn, inputs, actions, toolkit=bundle.manifest.conversion.toolkit, core=core)

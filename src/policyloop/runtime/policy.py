@@ -12,7 +12,7 @@ from policyloop.bundle.manifest import VerifiedBundle, open_bundle
 from policyloop.core.features import feature_specs, features
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Action, Behaviour, Observation
-from policyloop.runtime.backend import Backend, BackendName, open_backend
+from policyloop.runtime.backend import Backend, open_backend
 from policyloop.runtime.onnx_file import open_onnx
 
 __all__ = ["Exploration", "Policy"]
@@ -52,7 +52,7 @@ class Policy:
         digest: Names this policy in every step it drives.
     """
 
-    def __init__(self, bundle: VerifiedBundle, profile: RobotProfile, backend: BackendName | Backend = "auto") -> None:
+    def __init__(self, bundle: VerifiedBundle, profile: RobotProfile, backend: str | Backend = "auto") -> None:
         manifest = bundle.manifest
         self.version = manifest.version
         self.digest = bundle.digest
@@ -66,7 +66,7 @@ class Policy:
         )
 
     @classmethod
-    def load(cls, path: Path, profile: RobotProfile, backend: BackendName = "auto") -> Policy:
+    def load(cls, path: Path, profile: RobotProfile, backend: str = "auto") -> Policy:
         """Verify and open the bundle directory at `path`, or a bare `.onnx` file that we exported.
 
         Raises:

@@ -17,7 +17,6 @@ from policyloop.bundle.store import Store
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Observation
 from policyloop.errors import StorageError, VerificationError
-from policyloop.runtime.backend import BackendName
 from policyloop.runtime.policy import Policy
 
 __all__ = ["PolicySlot", "bundle_directory", "load_warm"]
@@ -41,7 +40,7 @@ def bundle_directory(source: Path) -> Path:
     return current
 
 
-def load_warm(path: Path, profile: RobotProfile, backend: BackendName) -> Policy:
+def load_warm(path: Path, profile: RobotProfile, backend: str) -> Policy:
     """Load a bundle and run it a few times on an empty observation.
 
     Raises:
@@ -69,9 +68,9 @@ class PolicySlot:
         swaps: How many times it was exchanged.
     """
 
-    def __init__(self, source: Path, profile: RobotProfile, backend: BackendName = "auto") -> None:
+    def __init__(self, source: Path, profile: RobotProfile, backend: str = "auto") -> None:
         self._profile = profile
-        self._backend: BackendName = backend
+        self._backend = backend
         self._store = Store(source) if (source / "versions").is_dir() else None
         self._path = bundle_directory(source)
         self.policy = load_warm(self._path, profile, backend)

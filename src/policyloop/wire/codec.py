@@ -33,6 +33,7 @@ __all__ = [
     "encode_step",
     "join_frames",
     "split_frames",
+    "split_step",
 ]
 
 MAX_MESSAGE_BYTES = 8 << 20
@@ -157,6 +158,19 @@ def _check_record(record: StepRecord, profile: RobotProfile) -> None:
 def join_frames(frames: Frames) -> bytes:
     """Return frames as one record: count, lengths, bytes (little-endian)."""
     return struct.pack(f"<H{len(frames)}I", len(frames), *map(len, frames)) + b"".join(frames)
+
+
+def split_step(record: bytes, where: str) -> tuple[StepHeader, list[bytes]]:
+    """Return the header of a stored step and all its frames, the header's first.
+
+    Raises:
+        WireError: It is damaged, or something else than a step; `where` names it.
+    """
+    frames = split_frames(record)
+    header = decode_from_robot(frames[0]) if frames else None
+    if not isinstance(header, StepHeader):
+        raise WireError("bad-record", f"{where} is not a step")
+    return header, frames
 
 
 def split_frames(record: bytes) -> list[bytes]:
