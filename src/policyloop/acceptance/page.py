@@ -30,10 +30,12 @@ def conversion_page(outcome: Outcome, profile: RobotProfile | None, distances_m:
         verdict_class="passed" if report.chosen else "failed",
         reason=html.escape(report.reason),
         about=html.escape(_about(report)),
-        action_heads="".join(
-            f"<th>{html.escape(entry.name)}, {html.escape(entry.unit)}</th>" for entry in shown.judgement.actions
-        ),
         attempts="".join(_attempt(entry) for entry in report.attempts),
+        errors="".join(
+            _error(entry.precision, error) for entry in report.attempts for error in entry.judgement.actions
+        ),
+        mean_limit=f"{report.thresholds.mean:.0%}",
+        p99_limit=f"{report.thresholds.p99:.0%}",
         held_out=report.held_out["count"],
         shown=shown.precision,
         plots="".join(_plots(outcome, shown, profile, distances_m)),
@@ -57,19 +59,20 @@ def _attempt(attempt: Attempt) -> str:
         if loop
         else f"not driven: {html.escape(attempt.not_driven)}"
     )
-    errors = "".join(f"<td>{_error(entry)}</td>" for entry in attempt.judgement.actions)
     verdict = '<span class="passed">passed</span>' if attempt.passed else '<span class="failed">refused</span>'
     paper = attempt.estimate
     return (
         f"<tr><td>{attempt.precision}</td><td>{verdict}</td><td>{attempt.size_bytes / 1024:.0f} kB</td>"
-        f"<td>{attempt.judgement.output_max_abs:.1e}</td>{errors}<td>{driven}</td>"
+        f"<td>{driven}</td>"
         f"<td>{paper.milliseconds:.2f} ms ({paper.compiler_ms:.3f})</td></tr>"
     )
 
 
-def _error(entry: ActionError) -> str:
-    near = "" if entry.worst_near is None else f" ({entry.worst_near:.2g} near)"
-    return f"{entry.mean:.2g} / {entry.p99:.2g} / {entry.worst:.2g}{near}"
+def _error(precision: str, entry: ActionError) -> str:
+    numbers = (entry.mean, entry.p99, entry.worst, entry.worst_near)
+    cells = "".join("<td></td>" if n is None else f"<td>{n:.2g} ({n / entry.range:.1%})</td>" for n in numbers)
+    name, unit = html.escape(entry.name), html.escape(entry.unit)
+    return f"<tr><td>{precision}, {name}</td>{cells}<td>{entry.range:.3g} {unit}</td></tr>"
 
 
 def _plots(
