@@ -27,7 +27,11 @@ if [ ! -e "$work/ready" ]; then
     "$python" -m pip install --quiet --disable-pip-version-check --target "$work/packages" \
         --platform manylinux2014_aarch64 --platform manylinux_2_17_aarch64 --platform manylinux_2_26_aarch64 \
         --platform manylinux_2_27_aarch64 --platform manylinux_2_28_aarch64 --python-version 3.11 --only-binary :all: \
-        --constraint constraints.txt msgspec numpy onnxruntime pyzmq rich simplejpeg google-crc32c typer zstandard
+        --constraint constraints.txt msgspec numpy pyzmq rich simplejpeg google-crc32c typer zstandard
+    # Newer ones die at import in Debian 12's qemu (7.2), whatever its -cpu; on a board they need not.
+    "$python" -m pip install --quiet --disable-pip-version-check --target "$work/packages" --no-deps \
+        --platform manylinux_2_27_aarch64 --platform manylinux_2_28_aarch64 --python-version 3.11 \
+        --only-binary :all: onnxruntime==1.23.2 flatbuffers
     "$python" -m pip install --quiet --disable-pip-version-check --target "$work/packages" --no-deps \
         --platform manylinux2014_aarch64 --python-version 3.11 --only-binary :all: \
         rknn-toolkit-lite2==2.5.0 psutil==7.2.2 ruamel.yaml==0.19.1
