@@ -135,6 +135,16 @@ def test_activations_as_torch_writes_them_pass(activation: nn.Module, tmp_path: 
     assert prepare(buffer.getvalue()).actions == 2
 
 
+def test_a_default_that_the_converter_needs_is_written_out(make_onnx: MakeOnnx) -> None:
+    model = onnx.load_from_string(make_onnx())
+    scale = onnx.numpy_helper.from_array(np.ones(16, np.float32), "scale")
+    model.graph.initializer.append(scale)
+    model.graph.node[1].CopyFrom(onnx.helper.make_node("LayerNormalization", ["a", "scale"], ["b"], name="middle"))
+    folded = onnx.load_from_string(prepare(model.SerializeToString()).folded)
+    (attribute,) = [a for node in folded.graph.node for a in node.attribute if a.name == "epsilon"]
+    assert attribute.f == pytest.approx(1e-5)
+
+
 def test_the_table_of_operators_is_consistent() -> None:
     assert not NPU_OPERATORS & CPU_OPERATORS
     assert not set(REMEDIES) & NPU_OPERATORS

@@ -245,6 +245,10 @@ def _slim(model: onnx.ModelProto) -> onnx.ModelProto:
     import onnxslim
 
     slimmed: onnx.ModelProto = onnxslim.slim(model)
+    for node in slimmed.graph.node:
+        # The converter trips over a default that is not written out.
+        if node.op_type == "LayerNormalization" and not any(entry.name == "epsilon" for entry in node.attribute):
+            node.attribute.append(onnx.helper.make_attribute("epsilon", 1e-5))
     return slimmed
 
 
