@@ -1,4 +1,4 @@
-"""A teacher at the side of a policy: takes over where it is stuck or about to bump (HG-DAgger, 1810.02890)."""
+"""A teacher at the side of a policy: takes over where it stands still (HG-DAgger, Kelly et al., 1810.02890)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ __all__ = ["AssistedDriver"]
 
 _PATIENCE_S = 1.0
 _HELP_S = 2.5
-_BUMP_DISTANCE_M, _BUMP_SPEED_MPS = 0.4, 0.2
 
 
 class AssistedDriver:
-    """Lets a pupil drive; a teacher drives for 2.5 s where it has stood idle for a second or runs into something.
+    """Lets a pupil drive; once it has stood idle for a second, a teacher drives for 2.5 s.
 
-    That is what a person with a gamepad does. The teacher's steps are demonstrations of just what
-    the pupil does not know.
+    That is what a person with a gamepad does for a robot that is stuck. The teacher's steps are
+    demonstrations of just what the pupil does not know.
 
     Args:
         pupil: Drives as a rule.
@@ -39,7 +38,7 @@ class AssistedDriver:
     def propose(self, observation: Observation) -> Action:
         """Ask the teacher while it helps, the pupil otherwise."""
         advice = self._teacher.propose(observation)
-        if self._left_ticks == 0 and self._needs_help(observation):
+        if self._left_ticks == 0 and self._stuck(observation):
             self._left_ticks, self._idle_ticks = self._help_ticks, 0
             self.interventions += 1
         if self._left_ticks > 0:
@@ -47,11 +46,10 @@ class AssistedDriver:
             return advice
         return self._pupil.propose(observation)
 
-    def _needs_help(self, observation: Observation) -> bool:
-        outcome = self._profile.outcome(observation.arrays["proprio"])
-        self._idle_ticks = self._idle_ticks + 1 if REWARD_TERMS["idle"](outcome) else 0
-        bumping = 0 < outcome.distance_m < _BUMP_DISTANCE_M and outcome.linear_mps > _BUMP_SPEED_MPS
-        return bumping or self._idle_ticks >= self._patience_ticks
+    def _stuck(self, observation: Observation) -> bool:
+        idle = REWARD_TERMS["idle"](self._profile.outcome(observation.arrays["proprio"]))
+        self._idle_ticks = self._idle_ticks + 1 if idle else 0
+        return self._idle_ticks >= self._patience_ticks
 
     def executed(self, command: Command) -> None:
         """Tell both what was done."""

@@ -42,7 +42,7 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True):
         disturb: A scripted driver is disturbed, to show how it recovers.
         gate: `limits` lets a simulated robot bump into things.
         assisted: The first so many robots drive the bare policy, and the scripted driver takes over
-            where it is stuck or about to bump.
+            where it stands still.
     """
 
     driver: str
