@@ -11,18 +11,19 @@ import numpy as np
 from policyloop.core.clock import VirtualClock
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Action, Command, Observation
-from policyloop.errors import StorageError, VerificationError
+from policyloop.errors import VerificationError
 from policyloop.robot.actor import Actor
 from policyloop.robot.drivers import PolicyDriver
 from policyloop.robot.io import Driver
 from policyloop.robot.recorder import EpisodeSummary, Recorder
+from policyloop.runtime.locate import find_policy
 from policyloop.runtime.policy import Policy
 from policyloop.runtime.reload import PolicySlot
 from policyloop.safety.gate import GateMode, SafetyGate
 from policyloop.sim.driver import RandomDriver, ScriptedDriver
 from policyloop.sim.robot import SimulatedRobot
 
-__all__ = ["EVALUATION_ARENAS", "BorrowedPolicy", "EvaluationReport", "evaluate", "find_policy", "interquartile_mean"]
+__all__ = ["EVALUATION_ARENAS", "BorrowedPolicy", "EvaluationReport", "evaluate", "interquartile_mean"]
 
 EVALUATION_ARENAS = 1_000_000
 """First arena seed of record; no training or tuning uses seeds from here on."""
@@ -67,25 +68,6 @@ def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
     draws = rng.choice(np.asarray(values), (_BOOTSTRAP_DRAWS, len(values))).mean(axis=1)
     low, high = np.percentile(draws, [2.5, 97.5])
     return float(low), float(high)
-
-
-def find_policy(path: Path) -> Path:
-    """Return what to drive with behind a path: an `.onnx` file, a bundle, a store, a checkpoint, a demo's folder.
-
-    Raises:
-        StorageError: There is nothing to drive with at `path`.
-    """
-    if path.suffix == ".onnx" and path.is_file():
-        return path
-    for candidate in (path, path / "bundle", path / "best", path / "store"):
-        if (candidate / "manifest.json").is_file() or (candidate / "versions").is_dir():
-            return candidate
-    bundles = sorted([*path.glob("checkpoints/[0-9]*/bundle"), *path.glob("[0-9]*/bundle")])
-    if bundles:
-        return bundles[-1]
-    raise StorageError(
-        f"no policy at {path}", "give a bundle, a checkpoint, a store, a demo's folder, or a driver's name"
-    )
 
 
 class BorrowedPolicy:

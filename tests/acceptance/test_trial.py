@@ -40,7 +40,7 @@ def run(source: Source, toolkit: Toolkit, precision: str = "auto", **more: Any) 
         bundle=source.bundle,
         profile=source.profile,
         toolkit=toolkit,
-        options=ConverterOptions(),
+        options=more.pop("options", ConverterOptions()),
         thresholds=Thresholds(**more),
         episodes=episodes,
     )
@@ -178,6 +178,24 @@ def test_calibration_from_a_folder_and_training_agree_bit_for_bit(drive: Drive, 
         expected = learner_inputs(drive.profile, normalizer, observations[number])
         for name, array in source.held_out.inputs.items():
             np.testing.assert_array_equal(array[row], expected[name])
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"algorithm": "kl_divergence"},
+        {"per_channel": False},
+        {"optimization_level": 0},
+        {"target": "rk3576"},
+    ],
+)
+def test_the_converters_options_reach_it(option: dict[str, Any], source: Source, toolkit: Toolkit) -> None:
+    plain = run(source, toolkit, "int8")
+    changed = run(source, toolkit, "int8", options=converter_options(**option))
+    assert changed.report.attempts[0].size_bytes > 1000
+    if "optimization_level" not in option:  # which changes nothing for so small a network
+        assert changed.rknn != plain.rknn
+    assert changed.report.target == option.get("target", "rk3588")
 
 
 # -- where it comes from ----------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +145,26 @@ def test_a_network_that_the_npu_cannot_take_is_refused_before_it_is_converted(
         "convert", tmp_path / "walker.onnx", "--calibration", samples, "--output", tmp_path / "walker.rknn"
     )
     assert (found, message in err) == (code, True), err
+
+
+def test_a_board_converts_without_torch_and_without_a_simulator(
+    policyloop: Call, cloned: Path, recorded: Path, toolkit: Toolkit, tmp_path: Path
+) -> None:
+    code, _, err = policyloop("calibrate", recorded, "--output", tmp_path / "samples", "--count", 40)
+    assert code == 0, err
+    absent = ("torch", "safetensors", "tensorboard", "mujoco", "gymnasium", "embreex")
+    program = (
+        f"import sys\nfor name in {absent}: sys.modules[name] = None\n"
+        "sys.argv[0] = 'policyloop'\nfrom policyloop.cli import main\nmain()\n"
+    )
+    command = ["convert", cloned / "checkpoints" / "000000", "--calibration", tmp_path / "samples"]
+    command += ["--precision", "float16", "--output", tmp_path / "policy.rknn"]
+    result = subprocess.run(
+        [sys.executable, "-c", program, *map(str, command)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "not driven: mujoco is not installed: pip install 'policyloop[sim]'" in result.stdout
+    assert (tmp_path / "policy.rknn").read_bytes()[:4] == b"RKNN"
 
 
 def test_without_the_toolkit_the_remedy_is_to_install_it(

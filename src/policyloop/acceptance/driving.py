@@ -31,7 +31,7 @@ class Arenas:
     Args:
         network: From `prepare`.
         calibration: For the INT8 twin.
-        bundle: The policy with its normalisation; None = nothing is driven.
+        bundle: The policy with its normalisation.
         profile: The robot's.
         arenas: Their seeds.
     """
@@ -40,8 +40,8 @@ class Arenas:
         self,
         network: PreparedNetwork,
         calibration: Samples | None,
-        bundle: VerifiedBundle | None,
-        profile: RobotProfile | None,
+        bundle: VerifiedBundle,
+        profile: RobotProfile,
         arenas: range,
     ) -> None:
         self._network, self._calibration = network, calibration
@@ -53,12 +53,6 @@ class Arenas:
     ) -> tuple[ClosedLoop | None, str]:
         """Return the closed loop, or why there is none."""
         bundle, profile = self._bundle, self._profile
-        if bundle is None or profile is None:
-            return None, "the network does not say which robot it drives"
-        if profile.camera is None:
-            return None, f"there is no simulator for profile '{profile.name}'"
-        if not self._arenas:
-            return None, "--episodes 0"
         backend: Backend = npu
         seconds = _seconds_per_tick(npu, profile)
         if seconds > _SLOW_NPU_S:
@@ -91,7 +85,6 @@ class Arenas:
         ), ""
 
     def _run(self, driver: BorrowedPolicy, tell: Callable[[float], None]) -> tuple[float, float]:
-        assert self._profile is not None
         report = evaluate(
             self._profile,
             driver,

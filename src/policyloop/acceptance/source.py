@@ -12,10 +12,9 @@ from policyloop.convert.graph import PreparedNetwork, prepare
 from policyloop.convert.samples import Samples, samples_of_folder, samples_of_journal
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.errors import IncompatibleError, StorageError, UsageError
-from policyloop.evaluate import find_policy
 from policyloop.link.journal import Journal
+from policyloop.runtime.locate import bundle_directory, find_policy
 from policyloop.runtime.onnx_file import open_onnx
-from policyloop.runtime.reload import bundle_directory
 
 __all__ = ["Source", "open_source"]
 

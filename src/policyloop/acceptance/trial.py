@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policyloop.acceptance.driving import Arenas
 from policyloop.acceptance.report import Attempt, ClosedLoop, ConversionReport, Outcome
 from policyloop.bundle.manifest import VerifiedBundle
 from policyloop.convert.estimate import estimate
@@ -26,6 +25,9 @@ from policyloop.convert.toolkit import Toolkit
 from policyloop.core.profile import RobotProfile
 from policyloop.errors import UsageError
 from policyloop.runtime.onnx_backend import run_onnx
+
+if TYPE_CHECKING:
+    from policyloop.acceptance.driving import Arenas
 
 __all__ = ["convert_policy", "precision_of"]
 
@@ -82,7 +84,7 @@ def convert_policy(
     started_s = time.monotonic()
     order, why = _order(network, precision, calibration)
     expected = run_onnx(network.original, [entry.name for entry in network.inputs], held_out.inputs)
-    arenas = Arenas(network, calibration, bundle, profile, range(arena_seed, arena_seed + episodes))
+    arenas, not_driven = _arenas(network, calibration, bundle, profile, range(arena_seed, arena_seed + episodes))
     attempts: list[Attempt] = []
     conversions: list[Converted] = []
     for number, wanted in enumerate(order):
@@ -100,8 +102,9 @@ def convert_policy(
                 thresholds=thresholds,
                 precision=wanted,
             )
-            # What fails already need not drive.
-            loop, reason = (None, "its actions fail") if verdict.failures else arenas.drive(wanted, npu, tell)
+            loop, reason = None, "its actions fail" if verdict.failures else not_driven
+            if arenas is not None and not verdict.failures:
+                loop, reason = arenas.drive(wanted, npu, tell)
         conversions.append(converted)
         attempts.append(_attempt(network, converted, verdict, loop, reason, thresholds))
         if attempts[-1].passed:
@@ -128,6 +131,27 @@ def convert_policy(
     progress("done", 1.0)
     outputs: dict[str, NDArray[np.float32]] = {entry.precision: entry.outputs for entry in conversions}
     return Outcome(report, conversions[-1].rknn if passed else None, expected, outputs)
+
+
+def _arenas(
+    network: PreparedNetwork,
+    calibration: Samples | None,
+    bundle: VerifiedBundle | None,
+    profile: RobotProfile | None,
+    seeds: range,
+) -> tuple[Arenas | None, str]:
+    """Return where to drive, or why it is not done."""
+    if bundle is None or profile is None:
+        return None, "the network does not say which robot it drives"
+    if profile.camera is None:
+        return None, f"there is no simulator for profile '{profile.name}'"
+    if not seeds:
+        return None, "--episodes 0"
+    try:
+        from policyloop.acceptance.driving import Arenas
+    except ImportError as error:  # a board has no simulator
+        return None, f"{error.name} is not installed: pip install 'policyloop[sim]'"
+    return Arenas(network, calibration, bundle, profile, seeds), ""
 
 
 def _order(
