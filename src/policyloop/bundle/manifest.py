@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from policyloop.bundle.signing import MAX_SIGNATURE_BYTES, SIGNATURE_NAME, KeyRing, verify_manifest
 from policyloop.core.normalizer import Normalizer
 from policyloop.core.profile import RobotProfile
 from policyloop.errors import IncompatibleError, StorageError, VerificationError
@@ -23,6 +24,7 @@ __all__ = [
     "Parity",
     "VerifiedBundle",
     "open_bundle",
+    "read_manifest",
 ]
 
 FORMAT = 1
@@ -113,24 +115,31 @@ class VerifiedBundle(msgspec.Struct, frozen=True):
     network: bytes
     rknn: bytes | None = None
     """The same network for the NPU; None = the bundle holds none."""
+    signer: str = ""
+    """Who vouches for it, by the name in the key ring; empty = nobody was asked."""
 
 
-def open_bundle(path: Path, profile: RobotProfile) -> VerifiedBundle:
-    """Read a bundle directory and verify it by size, hash and profile before anything in it is used.
+def open_bundle(path: Path, profile: RobotProfile, ring: KeyRing | None = None) -> VerifiedBundle:
+    """Read a bundle directory and verify it by signature, size, hash and profile before anything in it is used.
+
+    Args:
+        path: The bundle.
+        profile: The robot's.
+        ring: Whose signatures count; None = unsigned bundles are taken too, as in simulation.
 
     Raises:
         StorageError: There is no bundle at `path`.
-        VerificationError: A file is missing, too large or not what the manifest says.
+        VerificationError: It is not signed by anybody in `ring`; or a file is missing, too large or not
+            what the manifest says.
         IncompatibleError: It is of a newer format, or made for another profile.
     """
     data = _read(path / MANIFEST_NAME, _MAX_MANIFEST_BYTES)
-    try:
-        found = msgspec.json.decode(data, type=_Format).format
-        if found > FORMAT:
-            raise IncompatibleError(f"bundle {path} has format {found}", "upgrade policyloop on this machine")
-        manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise VerificationError(f"{path / MANIFEST_NAME}: {error}", "export the bundle again") from error
+    signer = ""
+    if ring is not None:
+        if not (path / SIGNATURE_NAME).exists():
+            raise VerificationError(f"bundle {path} is not signed", "sign it where it was made: policyloop bundle sign")
+        signer = verify_manifest(data, _read(path / SIGNATURE_NAME, MAX_SIGNATURE_BYTES), ring)
+    manifest = _decode(data, path)
     if manifest.profile_digest != profile.digest:
         raise IncompatibleError(
             f"bundle {path} is for profile '{manifest.profile_name}' ({manifest.profile_digest[:12]}), "
@@ -144,7 +153,29 @@ def open_bundle(path: Path, profile: RobotProfile) -> VerifiedBundle:
         raise VerificationError(f"bundle {path} holds no {NETWORK_NAME}", "export the bundle again")
     network = _read_entry(path, NETWORK_NAME, manifest)
     rknn = _read_entry(path, RKNN_NAME, manifest) if RKNN_NAME in manifest.files else None
-    return VerifiedBundle(manifest, hashlib.sha256(data).hexdigest(), network, rknn)
+    return VerifiedBundle(manifest, hashlib.sha256(data).hexdigest(), network, rknn, signer)
+
+
+def read_manifest(path: Path) -> tuple[bytes, Manifest]:
+    """Return a bundle's manifest, as bytes and decoded; nothing is verified.
+
+    Raises:
+        StorageError: There is no bundle at `path`.
+        VerificationError: It is none, or damaged.
+        IncompatibleError: It is of a newer format.
+    """
+    data = _read(path / MANIFEST_NAME, _MAX_MANIFEST_BYTES)
+    return data, _decode(data, path)
+
+
+def _decode(data: bytes, path: Path) -> Manifest:
+    try:
+        found = msgspec.json.decode(data, type=_Format).format
+        if found > FORMAT:
+            raise IncompatibleError(f"bundle {path} has format {found}", "upgrade policyloop on this machine")
+        return msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise VerificationError(f"{path / MANIFEST_NAME}: {error}", "export the bundle again") from error
 
 
 def _read_entry(path: Path, name: str, manifest: Manifest) -> bytes:

@@ -26,6 +26,8 @@ app.add_typer(journal_app, name="journal")
 keys_app = typer.Typer(help="Who this machine is, and who may connect to it.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 
+bundle_app = typer.Typer(help="The policies that robots drive with: look at them, sign them.", no_args_is_help=True)
+app.add_typer(bundle_app, name="bundle")
 toolkit_app = typer.Typer(help="The vendor's converter, in an environment of its own.", no_args_is_help=True)
 app.add_typer(toolkit_app, name="toolkit")
 
@@ -57,7 +59,7 @@ def _options(
         end_with_parent(follow_parent)
 
 
-_COMMANDS = "calibrate convert demo doctor evaluate export gateway journal keys run sim toolkit train"
+_COMMANDS = "bundle calibrate convert demo doctor evaluate export gateway journal keys run sim toolkit train"
 for _command in _COMMANDS.split():
     import_module(f"policyloop.cli.{_command}")
 

@@ -59,9 +59,8 @@ def evaluate(
 def _profile_of(policy: str) -> str:
     """Return the name of the profile that a policy was trained for."""
     from policyloop.errors import StorageError, VerificationError
-    from policyloop.evaluate import find_policy
+    from policyloop.runtime.locate import bundle_directory, find_policy
     from policyloop.runtime.onnx_backend import read_metadata
-    from policyloop.runtime.reload import bundle_directory
 
     if policy in ("scripted", "random"):
         return "rover-mini"

@@ -20,6 +20,9 @@ def run(
     backend: Annotated[
         str, typer.Option(help="auto, onnx, numpy, rknn, or rknn:CORE: 0, 1, 2, 0_1, 0_1_2, auto.")
     ] = "auto",
+    trusted: Annotated[
+        Path | None, typer.Option(help="Directory of keys: drive only what somebody trusted there has signed.")
+    ] = None,
     io: Annotated[str, typer.Option(help="sim: a simulated rover in real time.")] = "sim",
     connect: Annotated[str, typer.Option(help="Gateway address; none = do not stream.")] = "",
     keys: Keys = None,
@@ -37,16 +40,17 @@ def run(
     """Drive a robot in real time with a policy, behind the safety gate; Ctrl-C stops it."""
     import numpy as np
 
+    from policyloop.bundle.signing import KeyRing
     from policyloop.core.clock import MonotonicClock
     from policyloop.core.profile import load_profile
     from policyloop.errors import UsageError
-    from policyloop.evaluate import find_policy
     from policyloop.link.uplink import Uplink
     from policyloop.robot.actor import Actor
     from policyloop.robot.calibration import CalibrationCapture, CalibrationSettings
     from policyloop.robot.drivers import PolicyDriver
     from policyloop.robot.recorder import Recorder
     from policyloop.robot.service import UplinkThread
+    from policyloop.runtime.locate import find_policy
     from policyloop.runtime.reload import PolicySlot
     from policyloop.safety.gate import SafetyGate
     from policyloop.sim.robot import SimulatedRobot
@@ -56,7 +60,7 @@ def run(
     loaded = load_profile(profile)
     stop = stop_on_signals()
     rng = np.random.default_rng(seed)
-    slot = PolicySlot(find_policy(policy), loaded, backend)
+    slot = PolicySlot(find_policy(policy), loaded, backend, None if trusted is None else KeyRing(trusted))
     with tempfile.TemporaryDirectory(prefix="policyloop-") as temporary:
         link = None
         identity = identity_at(keys)

@@ -38,7 +38,7 @@ def sim(
 ) -> None:
     """Drive simulated robots and stream what they see and do, as fast as this core allows."""
     from policyloop.core.profile import load_profile
-    from policyloop.evaluate import find_policy
+    from policyloop.runtime.locate import find_policy
     from policyloop.sim.fleet import Fleet, FleetSettings
 
     loaded = load_profile(profile)

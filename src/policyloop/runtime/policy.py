@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policyloop.bundle.manifest import VerifiedBundle, open_bundle
+from policyloop.bundle.signing import KeyRing
 from policyloop.core.features import feature_specs, features
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Action, Behaviour, Observation
+from policyloop.errors import VerificationError
 from policyloop.runtime.backend import Backend, open_backend
 from policyloop.runtime.onnx_file import open_onnx
 
@@ -66,13 +68,17 @@ class Policy:
         )
 
     @classmethod
-    def load(cls, path: Path, profile: RobotProfile, backend: str = "auto") -> Policy:
+    def load(cls, path: Path, profile: RobotProfile, backend: str = "auto", ring: KeyRing | None = None) -> Policy:
         """Verify and open the bundle directory at `path`, or a bare `.onnx` file that we exported.
 
         Raises:
             PolicyloopError: See `open_bundle` and `open_onnx`.
         """
-        opened = open_onnx(path, profile) if path.suffix == ".onnx" else open_bundle(path, profile)
+        if path.suffix == ".onnx":
+            if ring is not None:
+                raise VerificationError(f"{path} carries no signature", "give a signed bundle")
+            return cls(open_onnx(path, profile), profile, backend)
+        opened = open_bundle(path, profile, ring)
         return cls(opened, profile, backend)
 
     def mean(self, observation: Observation) -> NDArray[np.float32]:

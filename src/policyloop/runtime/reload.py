@@ -13,40 +13,28 @@ from pathlib import Path
 
 import numpy as np
 
+from policyloop.bundle.signing import KeyRing
 from policyloop.bundle.store import Store
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Observation
-from policyloop.errors import StorageError, VerificationError
+from policyloop.errors import VerificationError
+from policyloop.runtime.locate import bundle_directory
 from policyloop.runtime.policy import Policy
 
-__all__ = ["PolicySlot", "bundle_directory", "load_warm"]
+__all__ = ["PolicySlot", "load_warm"]
 
 log = logging.getLogger(__name__)
 
 _WARM_UP_CALLS = 3
 
 
-def bundle_directory(source: Path) -> Path:
-    """Return `source` if it is a bundle, or the current bundle if it is a store.
-
-    Raises:
-        StorageError: The store holds no bundle yet.
-    """
-    if not (source / "versions").is_dir():
-        return source
-    current = Store(source).current
-    if current is None:
-        raise StorageError(f"store {source} has no current bundle", "activate one, or wait for the trainer")
-    return current
-
-
-def load_warm(path: Path, profile: RobotProfile, backend: str) -> Policy:
+def load_warm(path: Path, profile: RobotProfile, backend: str, ring: KeyRing | None = None) -> Policy:
     """Load a bundle and run it a few times on an empty observation.
 
     Raises:
         VerificationError: Its output is not finite; and whatever `Policy.load` raises.
     """
-    policy = Policy.load(path, profile, backend)
+    policy = Policy.load(path, profile, backend, ring)
     arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in profile.observation_specs.items()}
     for _ in range(_WARM_UP_CALLS):
         if not np.isfinite(policy.mean(Observation(arrays, 0))).all():
@@ -62,18 +50,19 @@ class PolicySlot:
         source: A bundle directory, or a store whose `current` is followed.
         profile: The robot's.
         backend: Which backend opens the network.
+        ring: Whose signatures count; None = unsigned bundles are taken too.
 
     Attributes:
         policy: Drives now.
         swaps: How many times it was exchanged.
     """
 
-    def __init__(self, source: Path, profile: RobotProfile, backend: str = "auto") -> None:
-        self._profile = profile
+    def __init__(self, source: Path, profile: RobotProfile, backend: str = "auto", ring: KeyRing | None = None) -> None:
+        self._profile, self._ring = profile, ring
         self._backend = backend
         self._store = Store(source) if (source / "versions").is_dir() else None
         self._path = bundle_directory(source)
-        self.policy = load_warm(self._path, profile, backend)
+        self.policy = load_warm(self._path, profile, backend, ring)
         self.swaps = 0
         self._refused: set[Path] = set()
         self._thread: threading.Thread | None = None
@@ -114,7 +103,7 @@ class PolicySlot:
 
     def _load(self, path: Path) -> None:
         try:
-            self._ready = load_warm(path, self._profile, self._backend)
+            self._ready = load_warm(path, self._profile, self._backend, self._ring)
         except Exception as error:  # whatever is wrong with it, the old one goes on driving
             self._refused.add(path)
             log.error("keeping policy %d: %s", self.policy.version, error)
