@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from policyloop.bundle.manifest import MANIFEST_NAME, NETWORK_NAME, Manifest, open_bundle
 from policyloop.bundle.store import Store
 from policyloop.core.profile import RobotProfile
-from policyloop.errors import StorageError
+from policyloop.errors import SafetyRefusal, StorageError, UsageError
 
 Exported = tuple[Manifest, bytes]
 
@@ -137,3 +141,144 @@ def test_a_reader_sees_the_old_or_the_new_bundle_and_never_neither(exported: Exp
     reader.join()
     assert None not in seen
     assert seen
+
+
+# -- what became of each version --------------------------------------------------------------
+
+
+@pytest.fixture
+def three(exported: Exported, tmp_path: Path) -> tuple[Store, list[Path]]:
+    """A store with versions 1, 2 and 3, none of them active."""
+    store = Store(tmp_path / "three")
+    return store, [store.add(numbered(exported, version), exported[1]) for version in (1, 2, 3)]
+
+
+def test_a_version_is_a_candidate_then_active_then_good(three: tuple[Store, list[Path]]) -> None:
+    store, (first, second, _) = three
+    assert store.state_of(first) == "candidate"
+    store.activate(first)
+    assert store.state_of(first) == "active"
+    store.mark(first, "good")
+    store.activate(second)
+    assert [store.state_of(path) for path in (first, second)] == ["good", "active"]
+    store.activate(first)
+    assert [store.state_of(path) for path in (first, second)] == ["good", "candidate"]
+
+
+def test_a_bad_version_is_never_activated_again_until_somebody_says_it_is_good(three: tuple[Store, list[Path]]) -> None:
+    store, (first, second, _) = three
+    store.activate(first)
+    store.activate(second)
+    store.mark(second, "bad")
+    store.activate(first)
+    with pytest.raises(SafetyRefusal, match="is marked bad") as caught:
+        store.activate(second)
+    assert caught.value.exit_code == 6
+    assert store.current == first
+    store.mark(second, "good")
+    store.activate(second)
+    assert store.current == second
+
+
+def test_a_roll_back_goes_to_the_version_before_and_never_to_a_bad_one(three: tuple[Store, list[Path]]) -> None:
+    store, (first, second, third) = three
+    store.activate(first)
+    store.activate(second)
+    store.activate(third)
+    assert store.previous == second
+    assert store.rollback() == second
+    assert store.current == second
+    assert [store.state_of(path) for path in (first, second, third)] == ["candidate", "good", "bad"]
+    with pytest.raises(UsageError, match="no version to go back to"):
+        store.rollback()
+    assert store.current == second
+
+
+def test_a_bad_current_version_is_not_what_a_roll_back_goes_to(three: tuple[Store, list[Path]]) -> None:
+    store, (first, second, third) = three
+    store.activate(first)
+    store.activate(second)
+    store.mark(second, "bad")
+    store.activate(third)
+    assert store.rollback() == first
+
+
+def test_the_states_survive_and_a_damaged_file_says_what_to_do(three: tuple[Store, list[Path]]) -> None:
+    store, (first, _, _) = three
+    store.activate(first)
+    store.mark(first, "good")
+    assert Store(store.directory).state_of(first) == "good"
+    (store.directory / "state.json").write_bytes(b'{"versions": {"a": "splendid"}}')
+    with pytest.raises(StorageError, match=r"state\.json is damaged") as caught:
+        store.activate(first)
+    assert "delete it" in caught.value.remedy
+    assert store.current == first
+
+
+def test_a_version_is_found_by_its_number(three: tuple[Store, list[Path]]) -> None:
+    store, paths = three
+    assert store.find(2) == paths[1]
+    with pytest.raises(UsageError, match="no version 9") as caught:
+        store.find(9)
+    assert caught.value.remedy == "the newest are: 1, 2, 3"
+
+
+def test_pruning_keeps_the_newest_the_current_and_the_previous(exported: Exported, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    paths = [store.add(numbered(exported, version), exported[1]) for version in range(1, 9)]
+    store.activate(paths[0])
+    store.activate(paths[2])
+    assert store.prune(2) == [paths[1], paths[3], paths[4], paths[5]]
+    assert store.versions() == [paths[0], paths[2], paths[6], paths[7]]
+    assert store.current == paths[2]
+
+
+INSTALL = """
+import sys
+from pathlib import Path
+import msgspec
+from policyloop.bundle.manifest import Manifest
+from policyloop.bundle.store import Store
+root = Path(sys.argv[1])
+manifest = msgspec.json.decode((root / "manifest.json").read_bytes(), type=Manifest)
+network = (root / "policy.onnx").read_bytes()
+store = Store(root / "store")
+print("go", flush=True)
+for version in range(store.newest_version + 1, 10_000):
+    store.activate(store.add(msgspec.structs.replace(manifest, version=version), network))
+    store.mark(store.current, "good")
+"""
+
+
+def kill_installs(times: int, mini: RobotProfile, exported: Exported, root: Path) -> int:
+    """Kill an endless installer so many times; returns the version that is current at the end."""
+    (root / "manifest.json").write_bytes(exported[0].encode())
+    (root / "policy.onnx").write_bytes(exported[1])
+    store, rng, last = Store(root / "store"), np.random.default_rng(0), 0
+    for _ in range(times):
+        child = subprocess.Popen([sys.executable, "-c", INSTALL, str(root)], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(rng.uniform(0.0, 0.06))
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        current = store.current
+        if current is not None:
+            version = open_bundle(current, mini).manifest.version
+            assert version >= last
+            last = version
+            assert store.state_of(current) in ("active", "good")
+        store.prune(3)
+    return last
+
+
+def test_a_power_cut_at_any_moment_of_an_install_leaves_a_whole_version(
+    mini: RobotProfile, exported: Exported, tmp_path: Path
+) -> None:
+    assert kill_installs(15, mini, exported, tmp_path) > 5
+
+
+@pytest.mark.long
+def test_five_hundred_power_cuts(mini: RobotProfile, exported: Exported, tmp_path: Path) -> None:
+    assert kill_installs(500, mini, exported, tmp_path) > 100

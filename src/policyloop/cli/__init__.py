@@ -28,6 +28,8 @@ app.add_typer(keys_app, name="keys")
 
 bundle_app = typer.Typer(help="The policies that robots drive with: look at them, sign them.", no_args_is_help=True)
 app.add_typer(bundle_app, name="bundle")
+store_app = typer.Typer(help="The versions that a robot has, and which one drives.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
 toolkit_app = typer.Typer(help="The vendor's converter, in an environment of its own.", no_args_is_help=True)
 app.add_typer(toolkit_app, name="toolkit")
 
@@ -59,7 +61,7 @@ def _options(
         end_with_parent(follow_parent)
 
 
-_COMMANDS = "bundle calibrate convert demo doctor evaluate export gateway journal keys run sim toolkit train"
+_COMMANDS = "bundle calibrate convert demo doctor evaluate export gateway journal keys run sim store toolkit train"
 for _command in _COMMANDS.split():
     import_module(f"policyloop.cli.{_command}")
 

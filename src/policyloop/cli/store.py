@@ -1,0 +1,98 @@
+"""`policyloop store`: the versions that a robot has, and which one drives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from policyloop.cli import store_app
+from policyloop.cli.keys import Directory, Json, keys_directory
+
+Where = Annotated[Path, typer.Argument(help="Directory of the store.")]
+Version = Annotated[int, typer.Argument(min=1, help="Its number.")]
+
+
+@store_app.command("list")
+def list_versions(store: Where, as_json: Json = False) -> None:
+    """List every version, oldest first, and what became of it."""
+    from policyloop.bundle.store import Store
+
+    opened = Store(store)
+    rows = [(path.name, opened.state_of(path), path == opened.current) for path in opened.versions()]
+    if as_json:
+        entries = [{"version": name, "state": state, "current": current} for name, state, current in rows]
+        typer.echo(msgspec.json.format(msgspec.json.encode(entries), indent=2).decode())
+        return
+    for name, state, current in rows:
+        typer.echo(f"{'->' if current else '  '} {name}  {state}")
+
+
+@store_app.command()
+def activate(store: Where, version: Version) -> None:
+    """Make a version the current one; robots that follow the store load it beside the one that drives."""
+    from policyloop.bundle.store import Store
+
+    opened = Store(store)
+    bundle = opened.find(version)
+    opened.activate(bundle)
+    typer.echo(f"{bundle.name} is current")
+
+
+@store_app.command("mark-good")
+def mark_good(store: Where, version: Version) -> None:
+    """Say that a version has proved itself."""
+    from policyloop.bundle.store import Store
+
+    opened = Store(store)
+    bundle = opened.find(version)
+    opened.mark(bundle, "good")
+    typer.echo(f"{bundle.name} is good")
+
+
+@store_app.command()
+def rollback(store: Where) -> None:
+    """Mark the current version bad and go back to the previous one. Needs no trainer and no network."""
+    from policyloop.bundle.store import Store
+
+    typer.echo(f"{Store(store).rollback().name} is current")
+
+
+@store_app.command()
+def prune(
+    store: Where, keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions stay.")] = 5
+) -> None:
+    """Delete old versions, never the current or the previous one."""
+    from policyloop.bundle.store import Store
+
+    gone = Store(store).prune(keep)
+    typer.echo(f"{len(gone)} versions deleted")
+
+
+@store_app.command()
+def verify(
+    store: Where,
+    profile: Annotated[str, typer.Option(help="The robot's profile; default: the one that the bundle names.")] = "",
+    trusted: Annotated[bool, typer.Option("--trusted", help="Signatures must be by somebody on the key ring.")] = False,
+    keys: Directory = None,
+) -> None:
+    """Check every version by size, hash and profile; exit code of the first that does not hold."""
+    from policyloop.bundle.manifest import open_bundle, read_manifest
+    from policyloop.bundle.signing import KeyRing
+    from policyloop.bundle.store import Store
+    from policyloop.core.profile import load_profile
+    from policyloop.errors import PolicyloopError
+
+    failure: PolicyloopError | None = None
+    for path in Store(store).versions():
+        try:
+            named = profile or read_manifest(path)[1].profile_name
+            open_bundle(path, load_profile(named), KeyRing(keys_directory(keys)) if trusted else None)
+            typer.echo(f"{path.name}: whole")
+        except PolicyloopError as error:
+            failure = failure or error
+            typer.echo(f"{path.name}: {error.message}")
+    if failure is not None:
+        raise failure

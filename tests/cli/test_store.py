@@ -1,0 +1,69 @@
+"""`policyloop store`: what a person does on the robot, with the trainer unplugged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from policyloop.bundle.manifest import Manifest
+from policyloop.bundle.store import Store
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def store(cloned: Path, tmp_path: Path) -> Path:
+    """Versions 1 to 3 of one policy, the third current."""
+    bundle = cloned / "checkpoints" / "000000" / "bundle"
+    manifest = msgspec.json.decode((bundle / "manifest.json").read_bytes(), type=Manifest)
+    made = Store(tmp_path / "store")
+    for version in (1, 2, 3):
+        network = (bundle / "policy.onnx").read_bytes()
+        made.activate(made.add(msgspec.structs.replace(manifest, version=version), network))
+    return made.directory
+
+
+def states(out: str) -> list[tuple[str, bool]]:
+    return [(entry["state"], entry["current"]) for entry in json.loads(out)]
+
+
+def test_a_roll_back_is_one_command(policyloop: Call, store: Path) -> None:
+    code, out, err = policyloop("store", "rollback", store)
+    assert (code, out.startswith("000002-")) == (0, True), err
+    _, out, _ = policyloop("store", "list", store, "--json")
+    assert states(out) == [("candidate", False), ("good", True), ("bad", False)]
+    code, _, err = policyloop("store", "activate", store, 3)
+    assert (code, "is marked bad" in err) == (6, True)
+    code, _, err = policyloop("store", "rollback", store)
+    assert (code, "no version to go back to" in err) == (2, True)
+
+
+def test_versions_are_activated_and_judged_by_number(policyloop: Call, store: Path) -> None:
+    assert policyloop("store", "mark-good", store, 1)[0] == 0
+    assert policyloop("store", "activate", store, 1)[0] == 0
+    _, out, _ = policyloop("store", "list", store)
+    assert out.splitlines()[0].startswith("-> 000001-")
+    assert out.splitlines()[0].endswith("good")
+    code, _, err = policyloop("store", "activate", store, 9)
+    assert (code, "has no version 9" in err) == (2, True)
+
+
+def test_a_damaged_version_is_found(policyloop: Call, store: Path) -> None:
+    code, out, err = policyloop("store", "verify", store)
+    assert (code, out.count(": whole")) == (0, 3), err
+    network = Store(store).versions()[1] / "policy.onnx"
+    network.write_bytes(network.read_bytes()[:-1])
+    code, out, _ = policyloop("store", "verify", store)
+    assert (code, out.count(": whole")) == (5, 2)
+    code, out, _ = policyloop("store", "verify", store, "--trusted", "--keys", store)
+    assert (code, out.count("is not signed")) == (5, 3)
+
+
+def test_old_versions_are_deleted(policyloop: Call, store: Path) -> None:
+    code, out, err = policyloop("store", "prune", store, "--keep", 1)
+    assert (code, out) == (0, "1 versions deleted\n"), err
+    assert len(Store(store).versions()) == 2
