@@ -134,11 +134,7 @@ def open_bundle(path: Path, profile: RobotProfile, ring: KeyRing | None = None) 
         IncompatibleError: It is of a newer format, or made for another profile.
     """
     data = _read(path / MANIFEST_NAME, _MAX_MANIFEST_BYTES)
-    signer = ""
-    if ring is not None:
-        if not (path / SIGNATURE_NAME).exists():
-            raise VerificationError(f"bundle {path} is not signed", "sign it where it was made: policyloop bundle sign")
-        signer = verify_manifest(data, _read(path / SIGNATURE_NAME, MAX_SIGNATURE_BYTES), ring)
+    signer = "" if ring is None else check_signature(path, data, ring)
     manifest = _decode(data, path)
     if manifest.profile_digest != profile.digest:
         raise IncompatibleError(
@@ -156,15 +152,28 @@ def open_bundle(path: Path, profile: RobotProfile, ring: KeyRing | None = None) 
     return VerifiedBundle(manifest, hashlib.sha256(data).hexdigest(), network, rknn, signer)
 
 
-def read_manifest(path: Path) -> tuple[bytes, Manifest]:
-    """Return a bundle's manifest, as bytes and decoded; nothing is verified.
+def check_signature(path: Path, manifest: bytes, ring: KeyRing) -> str:
+    """Return the name of who on the ring has signed these bytes of the bundle's manifest.
+
+    Raises:
+        VerificationError: Nobody has.
+    """
+    if not (path / SIGNATURE_NAME).exists():
+        raise VerificationError(f"bundle {path} is not signed", "sign it where it was made: policyloop bundle sign")
+    return verify_manifest(manifest, _read(path / SIGNATURE_NAME, MAX_SIGNATURE_BYTES), ring)
+
+
+def read_manifest(path: Path, ring: KeyRing | None = None) -> tuple[bytes, Manifest]:
+    """Return a bundle's manifest, as bytes and decoded; nothing but the signature is verified, if it counts.
 
     Raises:
         StorageError: There is no bundle at `path`.
-        VerificationError: It is none, or damaged.
+        VerificationError: It is none, or damaged, or nobody on `ring` has signed it.
         IncompatibleError: It is of a newer format.
     """
     data = _read(path / MANIFEST_NAME, _MAX_MANIFEST_BYTES)
+    if ring is not None:
+        check_signature(path, data, ring)
     return data, _decode(data, path)
 
 

@@ -42,9 +42,9 @@ def verify(
     from policyloop.bundle.signing import KeyRing
     from policyloop.core.profile import load_profile
 
-    directory = _bundle(bundle)
-    named = profile or read_manifest(directory)[1].profile_name
-    opened = open_bundle(directory, load_profile(named), KeyRing(keys_directory(keys)))
+    directory, ring = _bundle(bundle), KeyRing(keys_directory(keys))
+    named = profile or read_manifest(directory, ring)[1].profile_name
+    opened = open_bundle(directory, load_profile(named), ring)
     typer.echo(f"{directory}: whole, version {opened.manifest.version}, signed by {opened.signer}")
 
 

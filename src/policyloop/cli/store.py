@@ -85,11 +85,12 @@ def verify(
     from policyloop.core.profile import load_profile
     from policyloop.errors import PolicyloopError
 
+    ring = KeyRing(keys_directory(keys)) if trusted else None
     failure: PolicyloopError | None = None
     for path in Store(store).versions():
         try:
-            named = profile or read_manifest(path)[1].profile_name
-            open_bundle(path, load_profile(named), KeyRing(keys_directory(keys)) if trusted else None)
+            named = profile or read_manifest(path, ring)[1].profile_name
+            open_bundle(path, load_profile(named), ring)
             typer.echo(f"{path.name}: whole")
         except PolicyloopError as error:
             failure = failure or error
