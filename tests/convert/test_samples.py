@@ -45,6 +45,8 @@ def test_no_episode_calibrates_and_judges(recording: Journal, mini: RobotProfile
     assert (len(calibration), len(held_out)) == (60, 30)
     assert not rolls(calibration, mini) & rolls(held_out, mini)
     assert len(rolls(held_out, mini)) >= 4
+    assert "kinds of situation" in calibration.source
+    assert held_out.source == "journal: other episodes"
 
 
 def test_equal_seeds_choose_equal_samples(recording: Journal, mini: RobotProfile) -> None:

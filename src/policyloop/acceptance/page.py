@@ -45,7 +45,8 @@ def conversion_page(outcome: Outcome, profile: RobotProfile | None, distances_m:
 
 def _about(report: ConversionReport) -> str:
     robot = f"profile {report.profile_name} ({report.profile_digest[:12]})" if report.profile_name else "no profile"
-    calibration = f", calibrated on {report.calibration['count']} samples" if report.calibration else ""
+    samples = report.calibration
+    calibration = f", calibrated on {samples['count']} samples ({samples['source']})" if samples else ""
     return (
         f"{robot}; {report.target}, rknn-toolkit2 {report.toolkit}{calibration}; {report.weights:,} weights, "
         f"{report.macs / 1e6:.2f} M multiplications; {report.seconds:.0f} s"

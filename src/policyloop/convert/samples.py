@@ -174,15 +174,16 @@ def samples_of_journal(
 ) -> tuple[Samples, Samples]:
     """Return samples to calibrate on, of every kind of situation, and others, of other episodes, to judge with."""
 
-    def read(positions: Sequence[int]) -> Samples:
+    def read(positions: Sequence[int], about: str) -> Samples:
         observations = (journal.read(position).observation for position in positions)
-        return samples_of_observations(journal.profile, normalizer, observations, source)
+        return samples_of_observations(journal.profile, normalizer, observations, about)
 
     judging = draw_positions(journal, held_out, seed=seed, wanted=_is_held_out)
-    chosen, _ = choose_positions(journal, calibration, seed=seed, wanted=lambda record: not _is_held_out(record))
+    chosen, coverage = choose_positions(journal, calibration, seed=seed, wanted=lambda record: not _is_held_out(record))
     if not judging:
         raise UsageError("the journal has too few episodes to calibrate on some and judge with others", "drive more")
-    return read(chosen), read(judging)
+    kinds = f"{coverage.covered} of the {coverage.strata} kinds of situation that occur"
+    return read(chosen, f"{source}: {kinds}"), read(judging, f"{source}: other episodes")
 
 
 def _is_held_out(record: StepRecord) -> bool:
