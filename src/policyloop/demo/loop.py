@@ -74,9 +74,6 @@ entropy_weight = 0.0
 initial_log_std = -1.6
 final_log_std = -1.6
 
-[reward]
-collision = -150.0      # from a clone that bumps a lot PPO finds contact cheaper than closeness at -80
-
 [bc]
 mirror = false  # the teacher turns left on the spot; a mirror would teach both sides, and their mean
 """
