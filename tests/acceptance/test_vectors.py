@@ -79,6 +79,16 @@ def test_it_stays_in_float16_and_the_report_says_why(source: Source, toolkit: To
     assert source.bundle is None
 
 
+@pytest.mark.parametrize("precision", ["float16", "int8", "hybrid"])
+def test_it_converts_in_every_precision(precision: str, source: Source, toolkit: Toolkit) -> None:
+    outcome = convert(source, toolkit, precision)
+    (attempt,) = outcome.report.attempts
+    assert attempt.size_bytes > 1000
+    types = {layer.dtype for layer in attempt.layers}
+    assert {"float16": {"FLOAT16"}, "int8": {"INT8"}, "hybrid": {"FLOAT16", "INT8"}}[precision] == types
+    assert attempt.judgement.output_mean_abs < {"float16": 1e-3, "int8": 0.1, "hybrid": 0.1}[precision]
+
+
 def test_one_int8_scale_for_a_vector_with_a_large_feature_ruins_it_and_is_refused(
     toolkit: Toolkit, tmp_path: Path
 ) -> None:
