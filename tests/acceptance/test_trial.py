@@ -87,7 +87,7 @@ def test_auto_takes_the_fastest_that_passes(source: Source, toolkit: Toolkit) ->
 
 
 def test_auto_falls_back_and_says_why(source: Source, toolkit: Toolkit) -> None:
-    report = run(source, toolkit, mean=1e-4).report
+    report = run(source, toolkit, mean=4e-5).report  # float16 is within 1.5e-5, hybrid at 9e-5
     assert [attempt.precision for attempt in report.attempts] == ["int8", "hybrid", "float16"]
     assert [attempt.passed for attempt in report.attempts] == [False, False, True]
     assert report.chosen == "float16"
