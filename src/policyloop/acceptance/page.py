@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policyloop.acceptance.report import Attempt, ConversionReport, Outcome
-from policyloop.convert.judge import NEAR_M, ActionError
+from policyloop.convert.judge import ActionError, near_obstacles
 from policyloop.core.profile import RobotProfile
 
 __all__ = ["conversion_page"]
@@ -81,11 +81,9 @@ def _plots(
 ) -> list[str]:
     expected, found = outcome.expected, outcome.outputs[shown.precision]
     if profile is not None:
-        expected, found = (
-            profile.action_center + profile.action_half_range * np.tanh(mean) for mean in (expected, found)
-        )
+        expected, found = profile.actions_of(expected), profile.actions_of(found)
     rows = np.arange(len(expected))[:_MOST_DOTS]
-    near = np.zeros(len(expected), bool) if distances_m is None else distances_m < NEAR_M
+    near = near_obstacles(distances_m, len(expected))
     plots = []
     for index, entry in enumerate(shown.judgement.actions[:_MOST_ACTIONS]):
         label = f"{entry.name}, {entry.unit}"

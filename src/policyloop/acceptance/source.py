@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from policyloop.bundle.manifest import MANIFEST_NAME, VerifiedBundle, open_bundle
+from policyloop.bundle.manifest import VerifiedBundle, open_bundle
 from policyloop.convert.graph import PreparedNetwork, prepare
 from policyloop.convert.samples import Samples, samples_of_folder, samples_of_journal
 from policyloop.core.profile import RobotProfile, load_profile
-from policyloop.errors import IncompatibleError, StorageError, UsageError
+from policyloop.errors import StorageError, UsageError
 from policyloop.link.journal import Journal
-from policyloop.runtime.locate import bundle_directory, find_policy
+from policyloop.runtime.locate import bundle_directory, find_policy, profile_name
 from policyloop.runtime.onnx_file import open_onnx
 
 __all__ = ["Source", "open_source"]
@@ -35,13 +33,9 @@ class Source:
     held_out: Samples
 
 
-class _About(msgspec.Struct):
-    profile_name: str = ""
-
-
 def open_source(
     path: Path,
-    profile_name: str,
+    chosen_profile: str,
     journal: Path | None,
     calibration: Path | None,
     *,
@@ -52,7 +46,7 @@ def open_source(
 
     Args:
         path: A checkpoint, bundle, store, demo folder, or an `.onnx` file.
-        profile_name: Of the robot; empty = what the policy or the journal says.
+        chosen_profile: Of the robot; empty = what the policy or the journal says.
         journal: Recording to take samples from.
         calibration: Folder of samples to take instead.
         held_out: How many samples of a journal judge.
@@ -64,12 +58,10 @@ def open_source(
     """
     if (journal is None) == (calibration is None):
         raise UsageError("a conversion is judged on samples: give --journal or --calibration, one of them")
-    found = find_policy(path)
-    if found.is_dir():
-        found = bundle_directory(found)
+    found = bundle_directory(find_policy(path))
     recording = None if journal is None else Journal(journal)
     try:
-        bundle, profile = _policy(found, profile_name, recording)
+        bundle, profile = _policy(found, chosen_profile, recording)
         network = prepare(bundle.network if bundle else _read(found), allow_cpu=allow_cpu)
         normalizer = bundle.manifest.normalizer if bundle else None
         if recording is not None:
@@ -88,29 +80,13 @@ def open_source(
     return Source(network, bundle, profile, chosen, judging)
 
 
-def _policy(
-    path: Path, profile_name: str, recording: Journal | None
-) -> tuple[VerifiedBundle | None, RobotProfile | None]:
+def _policy(path: Path, chosen: str, recording: Journal | None) -> tuple[VerifiedBundle | None, RobotProfile | None]:
     """Return the policy and its profile; neither for an ONNX file that is not ours."""
-    onnx_file = path.suffix == ".onnx"
-    named = profile_name or _profile_name(path, onnx_file)
+    named = chosen or profile_name(path)
     if not named:
         return None, None
-    profile = recording.profile if recording is not None and not profile_name else load_profile(named)
-    return (open_onnx(path, profile) if onnx_file else open_bundle(path, profile)), profile
-
-
-def _profile_name(path: Path, onnx_file: bool) -> str:
-    if onnx_file:
-        from policyloop.runtime.onnx_backend import read_metadata
-
-        return read_metadata(_read(path)).get("profile_name", "")
-    try:
-        return msgspec.json.decode((path / MANIFEST_NAME).read_bytes(), type=_About).profile_name
-    except OSError as error:
-        raise StorageError(f"cannot read {path / MANIFEST_NAME}: {error.strerror}") from error
-    except msgspec.DecodeError as error:
-        raise IncompatibleError(f"{path / MANIFEST_NAME} is damaged: {error}", "export the bundle again") from error
+    profile = recording.profile if recording is not None and not chosen else load_profile(named)
+    return (open_onnx(path, profile) if path.suffix == ".onnx" else open_bundle(path, profile)), profile
 
 
 def _read(path: Path) -> bytes:

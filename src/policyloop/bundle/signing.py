@@ -19,7 +19,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
 from policyloop.core.files import write_file
-from policyloop.core.keyfiles import NamedKeys, check_name, read_secret, write_secret
+from policyloop.core.keyfiles import KeyPair, NamedKeys, check_name, read_secret, write_secret
 from policyloop.errors import ConfigError, StorageError, UsageError, VerificationError
 
 __all__ = [
@@ -41,15 +41,8 @@ _CONTEXT = b"policyloop bundle manifest\x00"
 """Goes before what is signed: a signature for anything else can never pass for one of a manifest."""
 
 
-class Signer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Signer(KeyPair, frozen=True, forbid_unknown_fields=True):
     """A key pair to sign with, and whose it is."""
-
-    name: str
-    public: str
-    secret: str
-
-    def __repr__(self) -> str:
-        return f"Signer({self.name!r}, {self.public!r})"  # a secret must not end up in a log
 
 
 class _Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -40,6 +40,10 @@ class _States(msgspec.Struct, forbid_unknown_fields=True):
     """Where a roll-back goes."""
 
 
+def _number(bundle: Path) -> int:
+    return int(bundle.name.partition("-")[0])
+
+
 class Store:
     """Bundles of one robot under one directory.
 
@@ -68,7 +72,7 @@ class Store:
     @property
     def newest_version(self) -> int:
         """The highest version ever added, 0 if there is none."""
-        return max((int(path.name.partition("-")[0]) for path in self.versions()), default=0)
+        return max(map(_number, self.versions()), default=0)
 
     def versions(self) -> list[Path]:
         """Return every bundle's directory, oldest first."""
@@ -82,9 +86,9 @@ class Store:
 
     def find(self, version: int) -> Path:
         """Return the newest bundle with this number; UsageError if there is none."""
-        found = [path for path in self.versions() if int(path.name.partition("-")[0]) == version]
+        found = [path for path in self.versions() if _number(path) == version]
         if not found:
-            known = ", ".join(str(int(path.name.partition("-")[0])) for path in self.versions()[-5:])
+            known = ", ".join(str(_number(path)) for path in self.versions()[-5:])
             raise UsageError(f"store {self.directory} has no version {version}", f"the newest are: {known or 'none'}")
         return found[-1]
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
 
 from policyloop.cli import app
@@ -58,19 +57,8 @@ def evaluate(
 
 def _profile_of(policy: str) -> str:
     """Return the name of the profile that a policy was trained for."""
-    from policyloop.errors import StorageError, VerificationError
-    from policyloop.runtime.locate import bundle_directory, find_policy
-    from policyloop.runtime.onnx_backend import read_metadata
+    from policyloop.runtime.locate import bundle_directory, find_policy, profile_name
 
     if policy in ("scripted", "random"):
         return "rover-mini"
-    path = find_policy(Path(policy))
-    if path.suffix == ".onnx":
-        return read_metadata(path.read_bytes()).get("profile_name", "rover")
-    manifest = bundle_directory(path) / "manifest.json"
-    try:
-        return str(msgspec.json.decode(manifest.read_bytes(), type=dict[str, Any])["profile_name"])
-    except OSError as error:
-        raise StorageError(f"cannot read {manifest}: {error.strerror}") from error
-    except (msgspec.DecodeError, KeyError) as error:
-        raise VerificationError(f"{manifest} is damaged: {error}", "export the bundle again") from error
+    return profile_name(bundle_directory(find_policy(Path(policy)))) or "rover"

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from policyloop.core.profile import RobotProfile
 
-__all__ = ["NEAR_M", "ActionError", "Judgement", "Thresholds", "judge"]
+__all__ = ["ActionError", "Judgement", "Thresholds", "judge", "near_obstacles"]
 
-NEAR_M = 0.6
+_NEAR_M = 0.6
 _WORST = 5
 
 
@@ -73,7 +73,7 @@ def judge(
     error = np.abs(found.astype(np.float64) - expected)
     actions, ranges, named = _actions(expected, found, profile)
     cost = np.abs(actions[1] - actions[0])
-    near = _near(distances_m, len(expected))
+    near = near_obstacles(distances_m, len(expected))
     entries = [
         ActionError(
             name=name,
@@ -109,9 +109,7 @@ def _actions(
     if profile is None:
         spans = np.maximum(np.ptp(expected, axis=0).astype(np.float64), 1e-9)
         return [expected, found], spans, [(f"output {i}", "1") for i in range(expected.shape[1])]
-    both: list[NDArray[Any]] = [
-        profile.action_center + profile.action_half_range * np.tanh(mean) for mean in (expected, found)
-    ]
+    both: list[NDArray[Any]] = [profile.actions_of(mean) for mean in (expected, found)]
     return (
         both,
         2.0 * profile.action_half_range.astype(np.float64),
@@ -119,9 +117,9 @@ def _actions(
     )
 
 
-def _near(distances_m: NDArray[np.float32] | None, count: int) -> NDArray[np.bool_]:
-    # Unknown is 0, and so counts as near: as everywhere else.
-    return np.zeros(count, bool) if distances_m is None else distances_m < NEAR_M
+def near_obstacles(distances_m: NDArray[np.float32] | None, count: int) -> NDArray[np.bool_]:
+    """Return which samples have something near ahead, (n,). Unknown is 0, and so counts as near: as everywhere else."""
+    return np.zeros(count, bool) if distances_m is None else distances_m < _NEAR_M
 
 
 def _objections(entry: ActionError, thresholds: Thresholds) -> list[str]:

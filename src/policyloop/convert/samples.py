@@ -6,8 +6,6 @@ The two never share a frame: of a journal whole episodes are held out, of a fold
 from __future__ import annotations
 
 import hashlib
-import io
-import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,20 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policyloop.convert.graph import PreparedNetwork
-from policyloop.core.calibration import load_sample, sample_paths
+from policyloop.core.calibration import load_inputs, load_sample, sample_paths
 from policyloop.core.features import feature_specs, features
 from policyloop.core.normalizer import Normalizer
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Arrays, StepRecord
 from policyloop.data.calibration import choose_positions, draw_positions
-from policyloop.errors import IncompatibleError, StorageError, UsageError, VerificationError
+from policyloop.errors import IncompatibleError, UsageError, VerificationError
 from policyloop.link.journal import Journal
 
 __all__ = ["Samples", "samples_of_folder", "samples_of_journal", "samples_of_observations"]
 
 _HELD_OUT_EVERY = 4
 _FEWEST = 8
-_MAX_FILE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -145,18 +142,10 @@ def samples_of_folder(
 
 def _load_inputs(path: Path, network: PreparedNetwork) -> Arrays:
     """Read the inputs of a network that does not say which robot it drives."""
-    try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise VerificationError(f"{path} is larger than any calibration sample", "delete it")
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            arrays: Arrays = {entry.name: np.asarray(stored[entry.name]) for entry in network.inputs}
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from error
-    except KeyError as error:
-        raise IncompatibleError(f"{path} lacks an input of the network: {error.args[0]}", "record it again") from error
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise VerificationError(f"{path} is no calibration sample: {error}", "record it again") from error
+    arrays = load_inputs(path, [entry.name for entry in network.inputs])
     for entry in network.inputs:
+        if entry.name not in arrays:
+            raise IncompatibleError(f"{path} lacks an input of the network: {entry.name}", "record it again")
         array = arrays[entry.name]
         if array.shape == entry.shape:
             array = array[0]

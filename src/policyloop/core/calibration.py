@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Arrays
 from policyloop.errors import StorageError, VerificationError
 
-__all__ = ["load_sample", "sample_paths", "save_inputs", "save_sample"]
+__all__ = ["load_inputs", "load_sample", "sample_paths", "save_inputs", "save_sample"]
 
 _MAX_BYTES = 64 << 20
 
@@ -67,15 +68,10 @@ def load_sample(path: Path, profile: RobotProfile) -> Arrays:
         StorageError: There is none at `path`.
         VerificationError: It is none, or of another robot; what is wrong is named.
     """
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise VerificationError(f"{path} is larger than any calibration sample", "delete it")
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            arrays = {name: _read(stored, name, path) for name in profile.observation_specs}
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}", "check the path") from error
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:  # TypeError: a bare array
-        raise VerificationError(f"{path} is no calibration sample: {error}", "record it again") from error
+    arrays = load_inputs(path, profile.observation_specs)
+    for name in profile.observation_specs:
+        if name not in arrays:
+            raise VerificationError(f"{path} holds no {name}", "record it again")
     if "depth" in arrays:
         depth = arrays["depth"]
         if not np.isfinite(depth).all() or depth.min(initial=0) < 0 or depth.max(initial=0) > 65.535:
@@ -91,7 +87,19 @@ def load_sample(path: Path, profile: RobotProfile) -> Arrays:
     return arrays
 
 
-def _read(stored: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray[np.generic]:
-    if name not in stored.files:
-        raise VerificationError(f"{path} holds no {name}", "record it again")
-    return np.asarray(stored[name])
+def load_inputs(path: Path, names: Iterable[str]) -> Arrays:
+    """Read those of these arrays that a file holds.
+
+    Raises:
+        StorageError: There is none at `path`.
+        VerificationError: It is no file of arrays, or far too large.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise VerificationError(f"{path} is larger than any calibration sample", "delete it")
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            return {name: np.asarray(stored[name]) for name in names if name in stored.files}
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}", "check the path") from error
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:  # TypeError: a bare array
+        raise VerificationError(f"{path} is no calibration sample: {error}", "record it again") from error

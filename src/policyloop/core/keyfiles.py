@@ -13,10 +13,21 @@ import msgspec
 from policyloop.core.files import sync_directory, write_file
 from policyloop.errors import ConfigError, SafetyRefusal, StorageError, UsageError
 
-__all__ = ["NamedKeys", "check_name", "read_secret", "write_secret"]
+__all__ = ["KeyPair", "NamedKeys", "check_name", "read_secret", "write_secret"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _MAX_BYTES = 4096
+
+
+class KeyPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A public and a secret key, and whose they are."""
+
+    name: str
+    public: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.public!r})"  # a secret must not end up in a log
 
 
 class _Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,7 +42,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def write_secret(path: Path, content: msgspec.Struct) -> None:
+def write_secret(path: Path, content: KeyPair) -> None:
     """Write a new file, readable by its owner only.
 
     Raises:

@@ -189,6 +189,10 @@ class RobotProfile(_Table, frozen=True, kw_only=True, dict=True):
         """Half the width of each action range: action = center + half_range * tanh(u)."""
         return np.array([(q.high - q.low) / 2 for q in self.action], np.float32)
 
+    def actions_of(self, samples: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the actions, physical units, of samples before tanh; both (..., actions)."""
+        return self.action_center + self.action_half_range * np.tanh(samples)
+
     @cached_property
     def nominal_normalizer(self) -> Normalizer:
         """Normalisation by the profile's own centres and scales."""

@@ -15,7 +15,7 @@ import msgspec
 import zmq
 from zmq.utils import z85
 
-from policyloop.core.keyfiles import NamedKeys, check_name, read_secret, write_secret
+from policyloop.core.keyfiles import KeyPair, NamedKeys, check_name, read_secret, write_secret
 from policyloop.errors import ConfigError, UsageError
 
 __all__ = ["AllowList", "Identity", "check_key", "create_identity", "default_directory", "load_identity"]
@@ -23,15 +23,8 @@ __all__ = ["AllowList", "Identity", "check_key", "create_identity", "default_dir
 _IDENTITY = "identity.json"
 
 
-class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Identity(KeyPair, frozen=True, forbid_unknown_fields=True):
     """A key pair and whose it is."""
-
-    name: str
-    public: str
-    secret: str
-
-    def __repr__(self) -> str:
-        return f"Identity({self.name!r}, {self.public!r})"  # a secret must not end up in a log
 
 
 def default_directory() -> Path:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from policyloop.bundle.manifest import read_manifest
 from policyloop.bundle.store import Store
 from policyloop.errors import StorageError
 
-__all__ = ["bundle_directory", "find_policy"]
+__all__ = ["bundle_directory", "find_policy", "profile_name"]
 
 
 def find_policy(path: Path) -> Path:
@@ -41,3 +42,21 @@ def bundle_directory(source: Path) -> Path:
     if current is None:
         raise StorageError(f"store {source} has no current bundle", "activate one, or wait for the trainer")
     return current
+
+
+def profile_name(path: Path) -> str:
+    """Return the profile that a bundle or an ONNX file was made for; empty if an ONNX file does not say.
+
+    Raises:
+        StorageError: It cannot be read.
+        VerificationError: It is damaged.
+        IncompatibleError: It is of a newer format.
+    """
+    if path.suffix != ".onnx":
+        return read_manifest(path)[1].profile_name
+    from policyloop.runtime.onnx_backend import read_metadata
+
+    try:
+        return read_metadata(path.read_bytes()).get("profile_name", "")
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}", "give the path of an .onnx file") from error

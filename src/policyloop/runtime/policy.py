@@ -95,7 +95,7 @@ class Policy:
         noise = np.zeros(len(mean)) if exploration is None else exploration.draw(self._manifest.noise_hold_ticks)
         sample = mean + np.exp(self._log_std) * noise
         log_prob = float((-0.5 * noise**2 - self._log_std - 0.5 * math.log(2 * math.pi)).sum())
-        values = self._profile.action_center + self._profile.action_half_range * np.tanh(sample)
+        values = self._profile.actions_of(sample)
         behaviour = Behaviour(
             mean=tuple(mean.tolist()),
             log_std=self._manifest.log_std,
