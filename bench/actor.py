@@ -49,7 +49,7 @@ def main() -> None:
             observations=probe_features(profile, 1),
             training={},
         )
-        slot = PolicySlot(Store(Path(folder)).add(*bundle), profile)
+        slot = PolicySlot(Store(Path(folder)).add(bundle), profile)
         clock, rng = MonotonicClock(), np.random.default_rng(0)
         robot = SimulatedRobot(profile, range(48), rng, clock)
         driver = PolicyDriver(slot, len(profile.action))

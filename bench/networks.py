@@ -100,7 +100,7 @@ def main() -> None:
                     observations=[{key: array[0] for key, array in judging.features.items()}],
                     training={},
                 )
-                report = evaluate(profile, str(Store(Path(folder)).add(*bundle)), episodes=arguments.episodes)
+                report = evaluate(profile, str(Store(Path(folder)).add(bundle)), episodes=arguments.episodes)
             count = sum(parameter.numel() for parameter in network.actor.parameters())
             print(
                 f"{name:9} {seed:4}  {count:10}  {rmse:9.3f}  {side:10.3f}  {report.return_mean:7.1f}  "

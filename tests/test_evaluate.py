@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from policyloop.bundle.manifest import Manifest
+from policyloop.bundle.build import Bundle
 from policyloop.convert.export import export_bundle, probe_features
+from policyloop.core.files import write_directory
 from policyloop.core.profile import EpisodeRules, RobotProfile
 from policyloop.errors import IncompatibleError, StorageError
 from policyloop.evaluate import (
@@ -41,7 +42,7 @@ def network(mini: RobotProfile) -> ActorCritic:
 
 
 @pytest.fixture(scope="module")
-def exported(mini: RobotProfile, network: ActorCritic) -> tuple[Manifest, bytes]:
+def exported(mini: RobotProfile, network: ActorCritic) -> Bundle:
     return export_bundle(
         network,
         mini,
@@ -55,13 +56,11 @@ def exported(mini: RobotProfile, network: ActorCritic) -> tuple[Manifest, bytes]
 
 
 @pytest.fixture
-def bundle_at(exported: tuple[Manifest, bytes]) -> BundleAt:
+def bundle_at(exported: Bundle) -> BundleAt:
     """Write a bundle at a path."""
 
     def write(path: Path) -> Path:
-        path.mkdir(parents=True)
-        (path / "manifest.json").write_bytes(exported[0].encode())
-        (path / "policy.onnx").write_bytes(exported[1])
+        write_directory(path, exported.contents)
         return path
 
     return write

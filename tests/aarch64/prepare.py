@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from policyloop.bundle.manifest import NETWORK_NAME
 from policyloop.convert.export import export_bundle, probe_features
 from policyloop.convert.graph import prepare
 from policyloop.convert.rknn import ConverterOptions, convert
@@ -24,7 +25,7 @@ def main() -> None:
     profile = load_profile("rover-mini")
     torch.manual_seed(0)
     probes = probe_features(profile, 8)
-    _, data = export_bundle(
+    bundle = export_bundle(
         make_network("spatial", profile),
         profile,
         profile.nominal_normalizer,
@@ -34,6 +35,7 @@ def main() -> None:
         observations=probes,
         training={},
     )
+    data = bundle.files[NETWORK_NAME]
     network = prepare(data)
     golden = Samples({name: np.stack([probe[name] for probe in probes]) for name in probes[0]}, None, "golden")
     with convert(Toolkit(), network, "int8", golden, golden, ConverterOptions()) as (converted, _):

@@ -13,7 +13,7 @@ from policyloop.acceptance.output import write_outcome
 from policyloop.acceptance.report import Outcome
 from policyloop.acceptance.source import Source, open_source
 from policyloop.acceptance.trial import convert_policy, precision_of
-from policyloop.bundle.manifest import open_bundle
+from policyloop.bundle.verify import open_bundle
 from policyloop.convert.judge import Thresholds
 from policyloop.convert.rknn import ConverterOptions, converter_options
 from policyloop.convert.toolkit import Toolkit

@@ -6,16 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from policyloop.bundle.manifest import MANIFEST_NAME, NETWORK_NAME, Manifest
+from policyloop.bundle.build import Bundle
+from policyloop.bundle.manifest import MANIFEST_NAME, NETWORK_NAME
 from policyloop.convert.export import export_bundle, probe_features
 from policyloop.core.profile import RobotProfile
 from policyloop.learn.networks import make_network
 
-Exported = tuple[Manifest, bytes]
-
 
 @pytest.fixture(scope="session")
-def exported(mini: RobotProfile) -> Exported:
+def exported(mini: RobotProfile) -> Bundle:
     """A real policy for rover-mini: manifest and network."""
     torch.manual_seed(0)
     return export_bundle(
@@ -31,13 +30,13 @@ def exported(mini: RobotProfile) -> Exported:
 
 
 @pytest.fixture
-def write_bundle() -> Callable[[Path, bytes, bytes], Path]:
-    """Write a manifest's bytes and a network's into a directory."""
+def write_bundle(exported: Bundle) -> Callable[[Path, bytes, bytes], Path]:
+    """Write `exported` into a directory, with another manifest's bytes and another network's."""
 
     def write(directory: Path, manifest: bytes, network: bytes) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / MANIFEST_NAME).write_bytes(manifest)
-        (directory / NETWORK_NAME).write_bytes(network)
+        for name, data in {**exported.files, MANIFEST_NAME: manifest, NETWORK_NAME: network}.items():
+            (directory / name).write_bytes(data)
         return directory
 
     return write

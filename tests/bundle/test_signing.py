@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from policyloop.bundle import manifest as manifests
-from policyloop.bundle.manifest import MANIFEST_NAME, NETWORK_NAME, Manifest, open_bundle
+from policyloop.bundle.build import Bundle
+from policyloop.bundle.manifest import MANIFEST_NAME, NETWORK_NAME, Manifest
 from policyloop.bundle.signing import (
     SIGNATURE_NAME,
     KeyRing,
@@ -22,10 +22,10 @@ from policyloop.bundle.signing import (
     sign_manifest,
     verify_manifest,
 )
+from policyloop.bundle.verify import open_bundle
 from policyloop.core.profile import RobotProfile
 from policyloop.errors import ConfigError, SafetyRefusal, UsageError, VerificationError
 
-Exported = tuple[Manifest, bytes]
 Writer = Callable[[Path, bytes, bytes], Path]
 DATA = b'{"format": 1, "version": 7}'
 
@@ -44,9 +44,9 @@ def ring(signer: Signer, tmp_path: Path) -> KeyRing:
 
 
 @pytest.fixture
-def bundle(exported: Exported, write_bundle: Writer, signer: Signer, tmp_path: Path) -> Path:
-    path = write_bundle(tmp_path / "bundle", exported[0].encode(), exported[1])
-    sign_bundle(path, exported[0].encode(), signer)
+def bundle(exported: Bundle, write_bundle: Writer, signer: Signer, tmp_path: Path) -> Path:
+    path = write_bundle(tmp_path / "bundle", exported.manifest.encode(), exported.files[NETWORK_NAME])
+    sign_bundle(path, exported.manifest.encode(), signer)
     return path
 
 
@@ -75,7 +75,7 @@ def test_every_changed_byte_of_a_real_bundles_manifest_is_refused_before_it_is_p
     def parsed(data: bytes, path: Path) -> Manifest:
         raise AssertionError("an unverified manifest was parsed")
 
-    monkeypatch.setattr(manifests, "_decode", parsed)
+    monkeypatch.setattr("policyloop.bundle.verify.decode_manifest", parsed)
     whole = (bundle / MANIFEST_NAME).read_bytes()
     for at in range(len(whole)):
         (bundle / MANIFEST_NAME).write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])

@@ -6,20 +6,20 @@ import threading
 import time
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
-from policyloop.bundle.manifest import MANIFEST_NAME, NETWORK_NAME, Manifest, open_bundle
+from policyloop.bundle.build import Bundle
+from policyloop.bundle.manifest import NETWORK_NAME
 from policyloop.bundle.store import Store
+from policyloop.bundle.verify import open_bundle
+from policyloop.core.files import write_directory
 from policyloop.core.profile import RobotProfile
 from policyloop.errors import SafetyRefusal, StorageError, UsageError
 
-Exported = tuple[Manifest, bytes]
 
-
-def numbered(exported: Exported, version: int) -> Manifest:
-    return msgspec.structs.replace(exported[0], version=version)
+def numbered(exported: Bundle, version: int) -> Bundle:
+    return exported.revised(version=version)
 
 
 def test_a_store_that_nobody_wrote_to_is_empty_and_stays_unwritten(tmp_path: Path) -> None:
@@ -29,80 +29,77 @@ def test_a_store_that_nobody_wrote_to_is_empty_and_stays_unwritten(tmp_path: Pat
     assert not store.directory.exists()
 
 
-def test_an_added_bundle_is_whole_and_not_yet_active(mini: RobotProfile, exported: Exported, tmp_path: Path) -> None:
+def test_an_added_bundle_is_whole_and_not_yet_active(mini: RobotProfile, exported: Bundle, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    path = store.add(*exported)
+    path = store.add(exported)
     assert path.name.startswith("000007-")
-    assert open_bundle(path, mini).manifest == exported[0]
+    assert open_bundle(path, mini).manifest == exported.manifest
     assert store.versions() == [path]
     assert store.current is None
 
 
-def test_activation_moves_current_from_one_bundle_to_the_next_and_back(exported: Exported, tmp_path: Path) -> None:
+def test_activation_moves_current_from_one_bundle_to_the_next_and_back(exported: Bundle, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    first, second = (store.add(numbered(exported, version), exported[1]) for version in (1, 2))
+    first, second = (store.add(numbered(exported, version)) for version in (1, 2))
     for bundle in (first, second, first, first):
         store.activate(bundle)
         assert store.current == bundle
     assert store.versions() == [first, second]
 
 
-def test_versions_come_in_order_of_their_number_whatever_the_order_of_adding(
-    exported: Exported, tmp_path: Path
-) -> None:
+def test_versions_come_in_order_of_their_number_whatever_the_order_of_adding(exported: Bundle, tmp_path: Path) -> None:
     store = Store(tmp_path)
     for version in (10, 2, 100_000, 1, 99):
-        store.add(numbered(exported, version), exported[1])
+        store.add(numbered(exported, version))
     assert [int(path.name.split("-")[0]) for path in store.versions()] == [1, 2, 10, 99, 100_000]
 
 
-def test_adding_the_same_again_changes_nothing(exported: Exported, tmp_path: Path) -> None:
+def test_adding_the_same_again_changes_nothing(exported: Bundle, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    first = store.add(*exported)
+    first = store.add(exported)
     store.activate(first)
     before = {path.name: path.stat().st_mtime_ns for path in first.iterdir()}
-    assert store.add(*exported) == first
+    assert store.add(exported) == first
     assert {path.name: path.stat().st_mtime_ns for path in first.iterdir()} == before
     assert store.versions() == [first]
     assert store.current == first
 
 
-def test_two_policies_of_one_version_are_kept_apart(exported: Exported, tmp_path: Path) -> None:
+def test_two_policies_of_one_version_are_kept_apart(exported: Bundle, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    other = msgspec.structs.replace(exported[0], noise_hold_ticks=1)
-    paths = [store.add(exported[0], exported[1]), store.add(other, exported[1])]
+    paths = [store.add(exported), store.add(exported.revised(noise_hold_ticks=1))]
     assert paths[0] != paths[1]
     assert sorted(paths) == store.versions()
 
 
 def test_an_interrupted_add_leaves_no_version_and_does_not_disturb_the_next(
-    mini: RobotProfile, exported: Exported, tmp_path: Path
+    mini: RobotProfile, exported: Bundle, tmp_path: Path
 ) -> None:
-    name = Store(tmp_path / "elsewhere").add(*exported).name
+    name = Store(tmp_path / "elsewhere").add(exported).name
     store = Store(tmp_path / "store")
     half = store.directory / "versions" / f".{name}.new"
     half.mkdir(parents=True)
-    (half / NETWORK_NAME).write_bytes(exported[1][:1000])
+    (half / NETWORK_NAME).write_bytes(exported.files[NETWORK_NAME][:1000])
     (half / "junk").write_bytes(b"?")
     assert store.versions() == []
-    path = store.add(*exported)
-    assert sorted(file.name for file in path.iterdir()) == [MANIFEST_NAME, NETWORK_NAME]
-    assert open_bundle(path, mini).manifest == exported[0]
+    path = store.add(exported)
+    assert sorted(file.name for file in path.iterdir()) == sorted(exported.contents)
+    assert open_bundle(path, mini).manifest == exported.manifest
 
 
-def test_a_disk_that_refuses_is_a_storage_error_and_leaves_no_version(exported: Exported, tmp_path: Path) -> None:
+def test_a_disk_that_refuses_is_a_storage_error_and_leaves_no_version(exported: Bundle, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     store.directory.mkdir()
     (store.directory / "versions").write_text("in the way")
     with pytest.raises(StorageError) as caught:
-        store.add(*exported)
+        store.add(exported)
     assert caught.value.remedy
     assert store.versions() == []
 
 
-def test_an_interrupted_activation_does_not_disturb_the_next(exported: Exported, tmp_path: Path) -> None:
+def test_an_interrupted_activation_does_not_disturb_the_next(exported: Bundle, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    first, second = (store.add(numbered(exported, version), exported[1]) for version in (1, 2))
+    first, second = (store.add(numbered(exported, version)) for version in (1, 2))
     store.activate(first)
     (tmp_path / "current.new").symlink_to(second.relative_to(tmp_path))  # killed before the rename
     assert store.current == first
@@ -111,17 +108,17 @@ def test_an_interrupted_activation_does_not_disturb_the_next(exported: Exported,
     assert not (tmp_path / "current.new").is_symlink()
 
 
-def test_a_store_can_be_moved(mini: RobotProfile, exported: Exported, tmp_path: Path) -> None:
+def test_a_store_can_be_moved(mini: RobotProfile, exported: Bundle, tmp_path: Path) -> None:
     store = Store(tmp_path / "here")
-    store.activate(store.add(*exported))
+    store.activate(store.add(exported))
     moved = Store(store.directory.rename(tmp_path / "there"))
     assert moved.current is not None
-    assert open_bundle(moved.current, mini).manifest == exported[0]
+    assert open_bundle(moved.current, mini).manifest == exported.manifest
 
 
-def test_a_reader_sees_the_old_or_the_new_bundle_and_never_neither(exported: Exported, tmp_path: Path) -> None:
+def test_a_reader_sees_the_old_or_the_new_bundle_and_never_neither(exported: Bundle, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    bundles = [store.add(numbered(exported, version), exported[1]) for version in (1, 2)]
+    bundles = [store.add(numbered(exported, version)) for version in (1, 2)]
     store.activate(bundles[0])
     seen: set[Path | None] = set()
     reading, done = threading.Event(), threading.Event()
@@ -147,10 +144,10 @@ def test_a_reader_sees_the_old_or_the_new_bundle_and_never_neither(exported: Exp
 
 
 @pytest.fixture
-def three(exported: Exported, tmp_path: Path) -> tuple[Store, list[Path]]:
+def three(exported: Bundle, tmp_path: Path) -> tuple[Store, list[Path]]:
     """A store with versions 1, 2 and 3, none of them active."""
     store = Store(tmp_path / "three")
-    return store, [store.add(numbered(exported, version), exported[1]) for version in (1, 2, 3)]
+    return store, [store.add(numbered(exported, version)) for version in (1, 2, 3)]
 
 
 def test_a_version_is_a_candidate_then_active_then_good(three: tuple[Store, list[Path]]) -> None:
@@ -223,9 +220,9 @@ def test_a_version_is_found_by_its_number(three: tuple[Store, list[Path]]) -> No
     assert caught.value.remedy == "the newest are: 1, 2, 3"
 
 
-def test_pruning_keeps_the_newest_the_current_and_the_previous(exported: Exported, tmp_path: Path) -> None:
+def test_pruning_keeps_the_newest_the_current_and_the_previous(exported: Bundle, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    paths = [store.add(numbered(exported, version), exported[1]) for version in range(1, 9)]
+    paths = [store.add(numbered(exported, version)) for version in range(1, 9)]
     store.activate(paths[0])
     store.activate(paths[2])
     assert store.prune(2) == [paths[1], paths[3], paths[4], paths[5]]
@@ -236,24 +233,23 @@ def test_pruning_keeps_the_newest_the_current_and_the_previous(exported: Exporte
 INSTALL = """
 import sys
 from pathlib import Path
-import msgspec
-from policyloop.bundle.manifest import Manifest
+from policyloop.bundle.build import Bundle
+from policyloop.bundle.manifest import decode_manifest
 from policyloop.bundle.store import Store
 root = Path(sys.argv[1])
-manifest = msgspec.json.decode((root / "manifest.json").read_bytes(), type=Manifest)
-network = (root / "policy.onnx").read_bytes()
+files = {path.name: path.read_bytes() for path in (root / "exported").iterdir()}
+bundle = Bundle(decode_manifest(files.pop("manifest.json"), "exported"), files)
 store = Store(root / "store")
 print("go", flush=True)
 for version in range(store.newest_version + 1, 10_000):
-    store.activate(store.add(msgspec.structs.replace(manifest, version=version), network))
+    store.activate(store.add(bundle.revised(version=version)))
     store.mark(store.current, "good")
 """
 
 
-def kill_installs(times: int, mini: RobotProfile, exported: Exported, root: Path) -> int:
+def kill_installs(times: int, mini: RobotProfile, exported: Bundle, root: Path) -> int:
     """Kill an endless installer so many times; returns the version that is current at the end."""
-    (root / "manifest.json").write_bytes(exported[0].encode())
-    (root / "policy.onnx").write_bytes(exported[1])
+    write_directory(root / "exported", exported.contents)
     store, rng, last = Store(root / "store"), np.random.default_rng(0), 0
     for _ in range(times):
         child = subprocess.Popen([sys.executable, "-c", INSTALL, str(root)], stdout=subprocess.PIPE)
@@ -274,11 +270,11 @@ def kill_installs(times: int, mini: RobotProfile, exported: Exported, root: Path
 
 
 def test_a_power_cut_at_any_moment_of_an_install_leaves_a_whole_version(
-    mini: RobotProfile, exported: Exported, tmp_path: Path
+    mini: RobotProfile, exported: Bundle, tmp_path: Path
 ) -> None:
     assert kill_installs(15, mini, exported, tmp_path) > 5
 
 
 @pytest.mark.long
-def test_five_hundred_power_cuts(mini: RobotProfile, exported: Exported, tmp_path: Path) -> None:
+def test_five_hundred_power_cuts(mini: RobotProfile, exported: Bundle, tmp_path: Path) -> None:
     assert kill_installs(500, mini, exported, tmp_path) > 100

@@ -6,24 +6,23 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from policyloop.bundle.manifest import Manifest
+from policyloop.bundle.build import Bundle
 from policyloop.bundle.store import Store
+from policyloop.bundle.verify import open_bundle
+from policyloop.core.profile import RobotProfile
 
 Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def store(cloned: Path, tmp_path: Path) -> Path:
+def store(cloned: Path, mini: RobotProfile, tmp_path: Path) -> Path:
     """Versions 1 to 3 of one policy, the third current."""
-    bundle = cloned / "checkpoints" / "000000" / "bundle"
-    manifest = msgspec.json.decode((bundle / "manifest.json").read_bytes(), type=Manifest)
+    opened = open_bundle(cloned / "checkpoints" / "000000" / "bundle", mini)
     made = Store(tmp_path / "store")
     for version in (1, 2, 3):
-        network = (bundle / "policy.onnx").read_bytes()
-        made.activate(made.add(msgspec.structs.replace(manifest, version=version), network))
+        made.activate(made.add(Bundle(opened.manifest, opened.files).revised(version=version)))
     return made.directory
 
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from policyloop.bundle.manifest import Manifest, open_bundle
+from policyloop.bundle.build import Bundle
 from policyloop.bundle.store import Store
+from policyloop.bundle.verify import open_bundle
 from policyloop.convert.export import MAX_PARITY_ERROR, check_parity, export_bundle, export_onnx, probe_features
 from policyloop.core.features import features
 from policyloop.core.normalizer import Normalizer
@@ -215,7 +216,7 @@ def test_probes_are_network_inputs_and_reproducible(mini: RobotProfile) -> None:
     assert not np.array_equal(probes[0]["rgb"], probes[1]["rgb"])
 
 
-def bundle_of(network: ActorCritic, profile: RobotProfile, version: int = 5) -> tuple[Manifest, bytes]:
+def bundle_of(network: ActorCritic, profile: RobotProfile, version: int = 5) -> Bundle:
     return export_bundle(
         network,
         profile,
@@ -230,7 +231,7 @@ def bundle_of(network: ActorCritic, profile: RobotProfile, version: int = 5) -> 
 
 def test_a_bundle_drives_as_the_network_does(mini: RobotProfile, tmp_path: Path) -> None:
     network = trained("spatial", mini)
-    path = Store(tmp_path).add(*bundle_of(network, mini))
+    path = Store(tmp_path).add(bundle_of(network, mini))
     manifest = open_bundle(path, mini).manifest
     assert manifest.parity.max_abs_error <= MAX_PARITY_ERROR
     assert manifest.log_std == pytest.approx((-0.5, -0.5))

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from policyloop.bundle.manifest import open_bundle
+from policyloop.bundle.verify import open_bundle
 from policyloop.config import load_settings
 from policyloop.core.profile import RobotProfile
 from policyloop.demo.loop import DemoResult, DemoSettings, run_loop

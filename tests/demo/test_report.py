@@ -30,7 +30,7 @@ def folder(mini: RobotProfile, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A folder with a store of one untrained policy of the small rover."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    manifest, network = export_bundle(
+    bundle = export_bundle(
         make_network("spatial", mini),
         mini,
         mini.nominal_normalizer,
@@ -42,7 +42,7 @@ def folder(mini: RobotProfile, tmp_path_factory: pytest.TempPathFactory) -> Path
     )
     directory = tmp_path_factory.mktemp("demo")
     store = Store(directory / "store")
-    store.activate(store.add(manifest, network))
+    store.activate(store.add(bundle))
     return directory
 
 

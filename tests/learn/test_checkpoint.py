@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from policyloop.bundle.manifest import open_bundle
+from policyloop.bundle.verify import open_bundle
 from policyloop.convert.export import export_bundle, probe_features
 from policyloop.core.profile import RobotProfile
 from policyloop.errors import IncompatibleError, PolicyloopError, StorageError, VerificationError
@@ -99,7 +99,10 @@ def test_a_checkpoint_has_its_documented_files(training: Training, tmp_path: Pat
     path = training.save(tmp_path, 120)
     assert path == tmp_path / "000120"
     assert sorted(contents(path)) == [
+        "bundle/MODEL_CARD.md",
+        "bundle/golden.npz",
         "bundle/manifest.json",
+        "bundle/model_version.json",
         "bundle/policy.onnx",
         "state.json",
         "state.safetensors",

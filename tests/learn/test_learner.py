@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from policyloop.bundle.manifest import open_bundle
 from policyloop.bundle.store import Store
+from policyloop.bundle.verify import open_bundle
 from policyloop.core.clock import VirtualClock
 from policyloop.core.profile import RobotProfile, Stream
 from policyloop.core.step import Observation, Step

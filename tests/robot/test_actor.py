@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 from collections.abc import Callable
@@ -12,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from policyloop.bundle.manifest import NETWORK_NAME, FileEntry, Manifest
+from policyloop.bundle.build import Bundle, build_bundle
+from policyloop.bundle.manifest import NETWORK_NAME
 from policyloop.bundle.store import Store
 from policyloop.convert.export import export_bundle, export_onnx, probe_features
 from policyloop.core.clock import VirtualClock
@@ -331,7 +331,7 @@ def test_the_end_of_an_episode_begins_the_next_in_the_same_tick(mini: RobotProfi
     assert [step.record.truncated for step in bench.steps] == [False, False, True] * 2
 
 
-def make_bundle(profile: RobotProfile, version: int, *, answer: float | None = None) -> tuple[Manifest, bytes]:
+def make_bundle(profile: RobotProfile, version: int, *, answer: float | None = None) -> Bundle:
     """Return a real bundle; with `answer`, one whose network always answers that."""
     torch.manual_seed(version)
     network = make_network("spatial", profile)
@@ -350,8 +350,7 @@ def make_bundle(profile: RobotProfile, version: int, *, answer: float | None = N
     with torch.no_grad():
         network.actor["head"][-1].bias.fill_(answer)
     data = export_onnx(network, profile, version=version)
-    entry = FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-    return msgspec.structs.replace(bundle[0], files={NETWORK_NAME: entry}), data
+    return build_bundle(bundle.manifest, {NETWORK_NAME: data})
 
 
 class Direct:
@@ -372,7 +371,7 @@ class Direct:
 
 @pytest.fixture
 def nan_driver(mini: RobotProfile, tmp_path: Path) -> Direct:
-    return Direct(Policy.load(Store(tmp_path).add(*make_bundle(mini, 1, answer=float("nan"))), mini))
+    return Direct(Policy.load(Store(tmp_path).add(make_bundle(mini, 1, answer=float("nan"))), mini))
 
 
 def test_a_policy_that_answers_nan_makes_the_robot_stand_and_the_loop_go_on(
@@ -394,7 +393,7 @@ def test_a_policy_that_answers_nan_is_reported(
 
 def test_a_policy_is_swapped_between_two_ticks(mini: RobotProfile, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    bundles = [store.add(*make_bundle(mini, version)) for version in (1, 2)]
+    bundles = [store.add(make_bundle(mini, version)) for version in (1, 2)]
     store.activate(bundles[0])
     slot = PolicySlot(tmp_path, mini)
     # The new policy arrives in the middle of the fourth tick.
@@ -411,9 +410,7 @@ def test_a_policy_is_swapped_between_two_ticks(mini: RobotProfile, tmp_path: Pat
 
 
 def test_an_exploring_policy_driver_draws_new_noise_for_a_new_episode(mini: RobotProfile, tmp_path: Path) -> None:
-    manifest, network = make_bundle(mini, 1)
-    manifest = msgspec.structs.replace(manifest, noise_hold_ticks=100)
-    slot = PolicySlot(Store(tmp_path).add(manifest, network), mini)
+    slot = PolicySlot(Store(tmp_path).add(make_bundle(mini, 1).revised(noise_hold_ticks=100)), mini)
     bench = Bench(mini)
     exploring = PolicyDriver(slot, 2, np.random.default_rng(0))
     first, held = exploring.propose(bench.observation()), exploring.propose(bench.observation())

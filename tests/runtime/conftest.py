@@ -1,23 +1,20 @@
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import torch
 
-from policyloop.bundle.manifest import NETWORK_NAME, FileEntry, Manifest
+from policyloop.bundle.build import Bundle, build_bundle
+from policyloop.bundle.manifest import NETWORK_NAME
 from policyloop.bundle.store import Store
 from policyloop.convert.export import export_bundle, export_onnx, probe_features
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Observation
 from policyloop.learn.networks import ActorCritic, make_network
-
-Exported = tuple[Manifest, bytes]
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +30,11 @@ def network(mini: RobotProfile) -> ActorCritic:
 
 
 @pytest.fixture(scope="session")
-def make_bundle(mini: RobotProfile, network: ActorCritic) -> Callable[..., Exported]:
+def make_bundle(mini: RobotProfile, network: ActorCritic) -> Callable[..., Bundle]:
     """Return `make_bundle(version=1, **manifest fields)`: a real, parity-checked bundle of `network`."""
 
-    def make(version: int = 1, **changes: Any) -> Exported:
-        manifest, data = export_bundle(
+    def make(version: int = 1, **changes: Any) -> Bundle:
+        bundle = export_bundle(
             network,
             mini,
             mini.nominal_normalizer,
@@ -47,27 +44,27 @@ def make_bundle(mini: RobotProfile, network: ActorCritic) -> Callable[..., Expor
             observations=probe_features(mini, 2),
             training={},
         )
-        return msgspec.structs.replace(manifest, **changes), data
+        return bundle.revised(**changes)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def nan_bundle(mini: RobotProfile, make_bundle: Callable[..., Exported]) -> Exported:
+def nan_bundle(mini: RobotProfile, make_bundle: Callable[..., Bundle]) -> Bundle:
     """Version 66: its hashes are right, its network answers NaN."""
     broken = make_network("spatial", mini)
     with torch.no_grad():
         broken.actor["head"][-1].bias.fill_(float("nan"))
     data = export_onnx(broken, mini, version=66)
-    entry = FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-    return make_bundle(66, files={NETWORK_NAME: entry})[0], data
+    bundle = make_bundle(66)
+    return build_bundle(bundle.manifest, {**bundle.files, NETWORK_NAME: data})
 
 
 @pytest.fixture
-def store(tmp_path: Path, make_bundle: Callable[..., Exported]) -> Store:
+def store(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> Store:
     """A store with version 1 active."""
     store = Store(tmp_path / "store")
-    store.activate(store.add(*make_bundle(1)))
+    store.activate(store.add(make_bundle(1)))
     return store
 
 

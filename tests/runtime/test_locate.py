@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from policyloop.bundle.manifest import Manifest
+from policyloop.bundle.build import Bundle
 from policyloop.bundle.store import Store
 from policyloop.convert.export import export_onnx
 from policyloop.core.profile import RobotProfile
@@ -19,17 +19,17 @@ BundleAt = Callable[[Path], Path]
 
 
 @pytest.fixture
-def exported(make_bundle: Callable[..., tuple[Manifest, bytes]]) -> tuple[Manifest, bytes]:
+def exported(make_bundle: Callable[..., Bundle]) -> Bundle:
     return make_bundle()
 
 
 @pytest.fixture
-def bundle_at(exported: tuple[Manifest, bytes], tmp_path_factory: pytest.TempPathFactory) -> BundleAt:
+def bundle_at(exported: Bundle, tmp_path_factory: pytest.TempPathFactory) -> BundleAt:
     """Return `bundle_at(path)`: a real bundle there."""
 
     def make(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return Store(tmp_path_factory.mktemp("store")).add(*exported).rename(path)
+        return Store(tmp_path_factory.mktemp("store")).add(exported).rename(path)
 
     return make
 
@@ -56,19 +56,19 @@ def test_a_folder_of_checkpoints_stands_for_the_newest(bundle_at: BundleAt, tmp_
     assert find_policy(tmp_path) == tmp_path / "000120" / "bundle"
 
 
-def test_a_store_is_found_as_a_whole(exported: tuple[Manifest, bytes], tmp_path: Path) -> None:
+def test_a_store_is_found_as_a_whole(exported: Bundle, tmp_path: Path) -> None:
     store = Store(tmp_path / "anything")
-    store.add(*exported)
+    store.add(exported)
     assert find_policy(store.directory) == store.directory
 
 
 def test_a_demos_folder_stands_for_its_best_then_its_store_then_its_newest_checkpoint(
-    exported: tuple[Manifest, bytes], bundle_at: BundleAt, tmp_path: Path
+    exported: Bundle, bundle_at: BundleAt, tmp_path: Path
 ) -> None:
     for number in ("000005", "000010"):
         bundle_at(tmp_path / "checkpoints" / number / "bundle")
     assert find_policy(tmp_path) == tmp_path / "checkpoints" / "000010" / "bundle"
-    Store(tmp_path / "store").add(*exported)
+    Store(tmp_path / "store").add(exported)
     assert find_policy(tmp_path) == tmp_path / "store"
     bundle_at(tmp_path / "best")
     assert find_policy(tmp_path) == tmp_path / "best"

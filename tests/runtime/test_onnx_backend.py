@@ -7,7 +7,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from policyloop.bundle.manifest import Manifest, Parity, VerifiedBundle
+from policyloop.bundle.manifest import NETWORK_NAME, Manifest, Parity
+from policyloop.bundle.verify import VerifiedBundle
 from policyloop.convert.export import export_onnx, probe_features
 from policyloop.core.features import feature_specs
 from policyloop.core.normalizer import Normalizer
@@ -17,8 +18,6 @@ from policyloop.errors import ConfigError, VerificationError
 from policyloop.learn.networks import ActorCritic, make_network
 from policyloop.runtime.backend import open_backend
 from policyloop.runtime.onnx_backend import OnnxBackend
-
-Exported = tuple[Manifest, bytes]
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +97,7 @@ def bundle_of(network: bytes) -> VerifiedBundle:
         parity=Parity(observations=0, max_abs_error=0.0, mean_abs_error=0.0),
         files={},
     )
-    return VerifiedBundle(manifest, "", network)
+    return VerifiedBundle(manifest, "", {NETWORK_NAME: network})
 
 
 def test_an_unknown_backend_is_a_configuration_error(mini: RobotProfile, onnx_bytes: bytes) -> None:

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from policyloop.bundle.manifest import Manifest, open_bundle
+from policyloop.bundle.build import Bundle
 from policyloop.bundle.store import Store
+from policyloop.bundle.verify import open_bundle
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.step import Action, Observation
 from policyloop.errors import IncompatibleError
 from policyloop.learn.networks import ActorCritic
 from policyloop.runtime.policy import Exploration, Policy
 
-Exported = tuple[Manifest, bytes]
 STD = np.exp([-0.5, -1.25])  # the fixture network's
 
 
@@ -28,8 +28,8 @@ def noise_of(action: Action) -> tuple[float, ...]:
 
 
 @pytest.fixture
-def policy(tmp_path: Path, mini: RobotProfile, make_bundle: Callable[..., Exported]) -> Policy:
-    return Policy.load(Store(tmp_path).add(*make_bundle(5)), mini)
+def policy(tmp_path: Path, mini: RobotProfile, make_bundle: Callable[..., Bundle]) -> Policy:
+    return Policy.load(Store(tmp_path).add(make_bundle(5)), mini)
 
 
 def test_the_mean_is_that_of_the_trained_network_on_hand_made_features(
@@ -128,9 +128,9 @@ def test_exploration_has_the_spread_it_claims(policy: Policy, observation: Obser
 
 
 def test_the_wildest_draw_stays_within_the_action_range(
-    tmp_path: Path, mini: RobotProfile, make_bundle: Callable[..., Exported], observation: Observation
+    tmp_path: Path, mini: RobotProfile, make_bundle: Callable[..., Bundle], observation: Observation
 ) -> None:
-    policy = Policy.load(Store(tmp_path).add(*make_bundle(1, log_std=(6.0, 6.0))), mini)
+    policy = Policy.load(Store(tmp_path).add(make_bundle(1, log_std=(6.0, 6.0))), mini)
     exploration = Exploration(np.random.default_rng(1), 2)
     extremes = set()
     for _ in range(60):
@@ -141,9 +141,9 @@ def test_the_wildest_draw_stays_within_the_action_range(
 
 
 def test_every_action_names_the_policy_that_proposed_it(
-    tmp_path: Path, mini: RobotProfile, make_bundle: Callable[..., Exported], observation: Observation
+    tmp_path: Path, mini: RobotProfile, make_bundle: Callable[..., Bundle], observation: Observation
 ) -> None:
-    path = Store(tmp_path).add(*make_bundle(41))
+    path = Store(tmp_path).add(make_bundle(41))
     policy = Policy.load(path, mini)
     behaviour = policy.act(observation).behaviour
     assert behaviour is not None
@@ -153,9 +153,9 @@ def test_every_action_names_the_policy_that_proposed_it(
 
 
 def test_equal_policies_and_seeds_propose_equal_actions(
-    tmp_path: Path, mini: RobotProfile, make_bundle: Callable[..., Exported], observation: Observation
+    tmp_path: Path, mini: RobotProfile, make_bundle: Callable[..., Bundle], observation: Observation
 ) -> None:
-    path = Store(tmp_path).add(*make_bundle(1))
+    path = Store(tmp_path).add(make_bundle(1))
     runs = []
     for _ in range(2):
         policy, exploration = Policy.load(path, mini), Exploration(np.random.default_rng(9), 2)
@@ -164,6 +164,6 @@ def test_equal_policies_and_seeds_propose_equal_actions(
     assert runs[0] == runs[1]
 
 
-def test_a_policy_of_another_robot_is_refused(tmp_path: Path, make_bundle: Callable[..., Exported]) -> None:
+def test_a_policy_of_another_robot_is_refused(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> None:
     with pytest.raises(IncompatibleError):
-        Policy.load(Store(tmp_path).add(*make_bundle(1)), load_profile("rover"))
+        Policy.load(Store(tmp_path).add(make_bundle(1)), load_profile("rover"))

@@ -8,18 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from policyloop.bundle.manifest import NETWORK_NAME, Manifest
+from policyloop.bundle.build import Bundle
+from policyloop.bundle.manifest import NETWORK_NAME
 from policyloop.bundle.store import Store
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.step import Observation
 from policyloop.errors import IncompatibleError, StorageError, VerificationError
 from policyloop.runtime.reload import PolicySlot, bundle_directory, load_warm
 
-Exported = tuple[Manifest, bytes]
-Bundles = Callable[..., Exported]
+Bundles = Callable[..., Bundle]
 DEADLINE_S = 30.0
 
 
@@ -72,16 +71,16 @@ def test_a_store_without_a_current_bundle_is_a_storage_error(
     tmp_path: Path, mini: RobotProfile, make_bundle: Bundles
 ) -> None:
     empty = Store(tmp_path / "empty")
-    empty.add(*make_bundle(1))
+    empty.add(make_bundle(1))
     with pytest.raises(StorageError, match="current"):
         PolicySlot(empty.directory, mini)
 
 
 def test_a_slot_does_not_start_with_a_policy_that_answers_nan(
-    tmp_path: Path, mini: RobotProfile, nan_bundle: Exported
+    tmp_path: Path, mini: RobotProfile, nan_bundle: Bundle
 ) -> None:
     with pytest.raises(VerificationError, match="finite"):
-        PolicySlot(Store(tmp_path).add(*nan_bundle), mini)
+        PolicySlot(Store(tmp_path).add(nan_bundle), mini)
 
 
 def test_a_slot_does_not_start_with_a_damaged_bundle_or_another_robots(store: Store, mini: RobotProfile) -> None:
@@ -109,7 +108,7 @@ def test_nothing_new_means_no_swap(slot: PolicySlot) -> None:
 def test_an_added_bundle_is_not_taken_before_it_is_activated(
     slot: PolicySlot, store: Store, make_bundle: Bundles
 ) -> None:
-    store.add(*make_bundle(2))
+    store.add(make_bundle(2))
     assert not slot.follow(wait=True)
     assert slot.policy.version == 1
 
@@ -118,7 +117,7 @@ def test_an_activated_bundle_is_swapped_in_once(
     slot: PolicySlot, store: Store, make_bundle: Bundles, observation: Observation
 ) -> None:
     digest = slot.policy.digest
-    store.activate(store.add(*make_bundle(2)))
+    store.activate(store.add(make_bundle(2)))
     assert slot.follow(wait=True)
     assert not slot.follow(wait=True)
     assert (slot.policy.version, slot.swaps) == (2, 1)
@@ -131,7 +130,7 @@ def test_an_activated_bundle_is_swapped_in_once(
 def test_a_slot_on_a_plain_bundle_never_swaps(store: Store, mini: RobotProfile, make_bundle: Bundles) -> None:
     assert store.current is not None
     slot = PolicySlot(store.current, mini)
-    store.activate(store.add(*make_bundle(2)))
+    store.activate(store.add(make_bundle(2)))
     assert not slot.follow(wait=True)
     assert slot.policy.version == 1
     slot.close()
@@ -140,7 +139,7 @@ def test_a_slot_on_a_plain_bundle_never_swaps(store: Store, mini: RobotProfile, 
 def test_a_thread_loads_while_the_old_policy_goes_on_driving(
     slot: PolicySlot, store: Store, make_bundle: Bundles, observation: Observation
 ) -> None:
-    bundle = store.add(*make_bundle(2))
+    bundle = store.add(make_bundle(2))
     store.activate(bundle)
     with slow_disk(bundle) as let_it_read:
         # The network cannot be read yet: any call that waited for it would never return.
@@ -155,11 +154,11 @@ def test_a_thread_loads_while_the_old_policy_goes_on_driving(
 
 
 def test_a_policy_activated_during_a_load_comes_next(slot: PolicySlot, store: Store, make_bundle: Bundles) -> None:
-    bundle = store.add(*make_bundle(2))
+    bundle = store.add(make_bundle(2))
     store.activate(bundle)
     with slow_disk(bundle) as let_it_read:
         assert not slot.follow()
-        store.activate(store.add(*make_bundle(3)))
+        store.activate(store.add(make_bundle(3)))
         assert not slot.follow()
         let_it_read()
         follow_until(slot, lambda: slot.policy.version == 3)
@@ -168,7 +167,7 @@ def test_a_policy_activated_during_a_load_comes_next(slot: PolicySlot, store: St
 
 def test_closing_waits_for_the_load_under_way(store: Store, mini: RobotProfile, make_bundle: Bundles) -> None:
     slot = PolicySlot(store.directory, mini)
-    store.activate(store.add(*make_bundle(2)))
+    store.activate(store.add(make_bundle(2)))
     slot.follow()
     assert slot.policy.version == 1
     slot.close()
@@ -179,7 +178,7 @@ def test_closing_waits_for_the_load_under_way(store: Store, mini: RobotProfile, 
 def test_a_damaged_bundle_leaves_the_old_policy_driving_and_is_not_tried_again(
     slot: PolicySlot, store: Store, make_bundle: Bundles, caplog: pytest.LogCaptureFixture, wait: bool
 ) -> None:
-    store.activate(damage(store.add(*make_bundle(2))))
+    store.activate(damage(store.add(make_bundle(2))))
     with caplog.at_level(logging.ERROR, "policyloop.runtime.reload"):
         slot.follow(wait=wait)
         follow_until(slot, lambda: refusals(caplog) == 1)
@@ -190,9 +189,9 @@ def test_a_damaged_bundle_leaves_the_old_policy_driving_and_is_not_tried_again(
 
 
 def test_a_policy_that_answers_nan_leaves_the_old_one_driving_and_is_not_tried_again(
-    slot: PolicySlot, store: Store, nan_bundle: Exported, caplog: pytest.LogCaptureFixture
+    slot: PolicySlot, store: Store, nan_bundle: Bundle, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store.activate(store.add(*nan_bundle))
+    store.activate(store.add(nan_bundle))
     with caplog.at_level(logging.ERROR, "policyloop.runtime.reload"):
         for _ in range(5):
             assert not slot.follow(wait=True)
@@ -203,7 +202,7 @@ def test_a_policy_that_answers_nan_leaves_the_old_one_driving_and_is_not_tried_a
 def test_a_bundle_of_another_robot_or_without_files_leaves_the_old_policy_driving(
     slot: PolicySlot, store: Store, make_bundle: Bundles
 ) -> None:
-    store.activate(store.add(*make_bundle(2, profile_digest="0" * 64)))
+    store.activate(store.add(make_bundle(2, profile_digest="0" * 64)))
     assert not slot.follow(wait=True)
     hollow = store.directory / "versions" / "000003-aaaaaaaaaaaa"
     hollow.mkdir()
@@ -213,9 +212,9 @@ def test_a_bundle_of_another_robot_or_without_files_leaves_the_old_policy_drivin
 
 
 def test_the_next_good_policy_is_taken_after_a_broken_one(slot: PolicySlot, store: Store, make_bundle: Bundles) -> None:
-    store.activate(damage(store.add(*make_bundle(2))))
+    store.activate(damage(store.add(make_bundle(2))))
     assert not slot.follow(wait=True)
-    store.activate(store.add(*make_bundle(3)))
+    store.activate(store.add(make_bundle(3)))
     assert slot.follow(wait=True)
     assert slot.policy.version == 3
 
@@ -223,7 +222,7 @@ def test_the_next_good_policy_is_taken_after_a_broken_one(slot: PolicySlot, stor
 def test_a_roll_back_is_followed_too(slot: PolicySlot, store: Store, make_bundle: Bundles) -> None:
     first = store.current
     assert first is not None
-    store.activate(store.add(*make_bundle(2)))
+    store.activate(store.add(make_bundle(2)))
     assert slot.follow(wait=True)
     store.activate(first)
     assert slot.follow(wait=True)
@@ -233,8 +232,7 @@ def test_a_roll_back_is_followed_too(slot: PolicySlot, store: Store, make_bundle
 def test_whatever_a_load_raises_the_old_policy_goes_on_driving(
     slot: PolicySlot, store: Store, make_bundle: Bundles
 ) -> None:
-    manifest, network = make_bundle(2)
-    bundle = store.add(msgspec.structs.replace(manifest, created="DATE"), network)
+    bundle = store.add(make_bundle(2, created="DATE"))
     path = bundle / "manifest.json"
     path.write_bytes(path.read_bytes().replace(b"DATE", b"\xff\xfe"))
     store.activate(bundle)

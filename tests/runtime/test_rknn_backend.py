@@ -11,7 +11,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from policyloop.bundle.manifest import RKNN_NAME, Conversion, FileEntry, Manifest, VerifiedBundle
+from policyloop.bundle.build import Bundle, build_bundle
+from policyloop.bundle.manifest import RKNN_NAME, Conversion
+from policyloop.bundle.verify import VerifiedBundle
 from policyloop.core.features import feature_specs, features
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Observation
@@ -149,19 +151,19 @@ def test_a_closed_backend_is_released(mini: RobotProfile) -> None:
 # -- which backend ----------------------------------------------------------------------------
 
 
-def converted(make_bundle: Callable[..., tuple[Manifest, bytes]], rknn: bytes | None) -> VerifiedBundle:
-    manifest, onnx_bytes = make_bundle()
+def converted(make_bundle: Callable[..., Bundle], rknn: bytes | None) -> VerifiedBundle:
+    bundle = make_bundle()
     if rknn is not None:
         conversion = Conversion(
             target="rk3588", precision="int8", toolkit="2.5.0", calibration_digest="", reason="", errors={}
         )
-        files = {**manifest.files, RKNN_NAME: FileEntry(sha256="", size=len(rknn))}
-        manifest = msgspec.structs.replace(manifest, conversion=conversion, files=files)
-    return VerifiedBundle(manifest, "0" * 64, onnx_bytes, rknn)
+        about = msgspec.structs.replace(bundle.manifest, conversion=conversion)
+        bundle = build_bundle(about, {**bundle.files, RKNN_NAME: rknn})
+    return VerifiedBundle(bundle.manifest, bundle.digest, bundle.files)
 
 
 def test_auto_takes_the_npu_where_there_is_one_and_a_network_for_it(
-    mini: RobotProfile, make_bundle: Callable[..., tuple[Manifest, bytes]], monkeypatch: pytest.MonkeyPatch
+    mini: RobotProfile, make_bundle: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rknn_backend, "_rknn_lite", lambda: lite())
     for present, rknn, name in (
@@ -176,7 +178,7 @@ def test_auto_takes_the_npu_where_there_is_one_and_a_network_for_it(
 
 
 def test_the_npu_can_be_asked_for_by_name_and_says_what_is_missing(
-    mini: RobotProfile, make_bundle: Callable[..., tuple[Manifest, bytes]]
+    mini: RobotProfile, make_bundle: Callable[..., Bundle]
 ) -> None:
     with pytest.raises(ConfigError, match="no network for the NPU") as caught:
         open_backend("rknn", converted(make_bundle, None), feature_specs(mini), 2)
@@ -187,7 +189,7 @@ def test_the_npu_can_be_asked_for_by_name_and_says_what_is_missing(
 
 
 def test_cores_are_named_behind_the_backend(
-    mini: RobotProfile, make_bundle: Callable[..., tuple[Manifest, bytes]], monkeypatch: pytest.MonkeyPatch
+    mini: RobotProfile, make_bundle: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = lite()
     monkeypatch.setattr(rknn_backend, "_rknn_lite", lambda: kind)
@@ -200,7 +202,7 @@ def test_cores_are_named_behind_the_backend(
 
 
 def test_a_policy_records_that_the_npu_proposed(
-    mini: RobotProfile, make_bundle: Callable[..., tuple[Manifest, bytes]], make_step: Callable[..., Any]
+    mini: RobotProfile, make_bundle: Callable[..., Bundle], make_step: Callable[..., Any]
 ) -> None:
     from policyloop.runtime.policy import Policy
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import torch
 
-from policyloop.bundle.manifest import Manifest
+from policyloop.bundle.build import Bundle
 from policyloop.bundle.store import Store
 from policyloop.convert.export import export_bundle, probe_features
 from policyloop.core.profile import EpisodeRules, RobotProfile
@@ -25,7 +25,7 @@ def short(mini: RobotProfile) -> RobotProfile:
     return msgspec.structs.replace(mini, episode=EpisodeRules(max_steps=10))
 
 
-def make_bundle(profile: RobotProfile, version: int) -> tuple[Manifest, bytes]:
+def make_bundle(profile: RobotProfile, version: int) -> Bundle:
     torch.manual_seed(version)
     return export_bundle(
         make_network("spatial", profile),
@@ -93,12 +93,12 @@ def test_a_teacher_is_disturbed_only_if_asked(short: RobotProfile, tmp_path: Pat
 
 def test_a_fleet_drives_with_the_policy_of_a_store_and_follows_it(short: RobotProfile, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    store.activate(store.add(*make_bundle(short, 1)))
+    store.activate(store.add(make_bundle(short, 1)))
     emitted: list[Step] = []
     fleet = Fleet(short, FleetSettings(driver=str(store.directory), robots=2), tmp_path / "spools", emitted.append)
     fleet.run(threading.Event(), steps=8)
     assert fleet.policy_version == 1
-    store.activate(store.add(*make_bundle(short, 2)))
+    store.activate(store.add(make_bundle(short, 2)))
     fleet.run(threading.Event(), steps=20)
     assert fleet.policy_version == 2
     behaviours = [step.record.action.behaviour for step in emitted if step.record.robot == "sim-0"]
@@ -107,7 +107,7 @@ def test_a_fleet_drives_with_the_policy_of_a_store_and_follows_it(short: RobotPr
 
 
 def test_a_policy_explores_only_if_asked(short: RobotProfile, tmp_path: Path) -> None:
-    bundle = Store(tmp_path / "store").add(*make_bundle(short, 1))
+    bundle = Store(tmp_path / "store").add(make_bundle(short, 1))
     for explore in (True, False):
         emitted = run(short, FleetSettings(driver=str(bundle), explore=explore), tmp_path / "spools", 10)
         behaviours = [step.record.action.behaviour for step in emitted]
@@ -115,7 +115,7 @@ def test_a_policy_explores_only_if_asked(short: RobotProfile, tmp_path: Path) ->
 
 
 def test_an_assisted_robot_drives_the_bare_policy_beside_exploring_ones(short: RobotProfile, tmp_path: Path) -> None:
-    bundle = Store(tmp_path / "store").add(*make_bundle(short, 1))
+    bundle = Store(tmp_path / "store").add(make_bundle(short, 1))
     emitted = run(short, FleetSettings(driver=str(bundle), robots=2, assisted=1), tmp_path / "spools", 20)
     drawn = {"sim-0": set(), "sim-1": set()}
     for step in emitted:

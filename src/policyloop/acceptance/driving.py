@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from policyloop.acceptance.report import ClosedLoop
-from policyloop.bundle.manifest import VerifiedBundle
+from policyloop.bundle.verify import VerifiedBundle
 from policyloop.convert.graph import PreparedNetwork
 from policyloop.convert.rknn import Precision, SimulatedNpu
 from policyloop.convert.samples import Samples

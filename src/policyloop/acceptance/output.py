@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import msgspec
@@ -10,7 +9,8 @@ import msgspec
 from policyloop.acceptance.page import conversion_page
 from policyloop.acceptance.report import Outcome
 from policyloop.acceptance.source import Source
-from policyloop.bundle.manifest import MANIFEST_NAME, NETWORK_NAME, RKNN_NAME, FileEntry
+from policyloop.bundle.build import build_bundle
+from policyloop.bundle.manifest import RKNN_NAME
 from policyloop.core.files import write_directory, write_file
 from policyloop.errors import StorageError, UsageError
 
@@ -48,9 +48,5 @@ def write_outcome(outcome: Outcome, source: Source, output: Path, bundle: Path |
 def _write_bundle(outcome: Outcome, rknn: bytes, source: Source, bundle: Path) -> None:
     if source.bundle is None or not source.bundle.manifest.created:
         raise UsageError("only a checkpoint or a bundle becomes a bundle", "leave --bundle away for an .onnx file")
-    manifest = source.bundle.manifest
-    entry = FileEntry(sha256=hashlib.sha256(rknn).hexdigest(), size=len(rknn))
-    manifest = msgspec.structs.replace(
-        manifest, files={**manifest.files, RKNN_NAME: entry}, conversion=outcome.conversion
-    )
-    write_directory(bundle, {NETWORK_NAME: source.bundle.network, RKNN_NAME: rknn, MANIFEST_NAME: manifest.encode()})
+    about = msgspec.structs.replace(source.bundle.manifest, conversion=outcome.conversion)
+    write_directory(bundle, build_bundle(about, {**source.bundle.files, RKNN_NAME: rknn}).contents)

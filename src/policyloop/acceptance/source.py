@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from policyloop.bundle.manifest import VerifiedBundle, open_bundle
+from policyloop.bundle.verify import VerifiedBundle, open_bundle
 from policyloop.convert.graph import PreparedNetwork, prepare
 from policyloop.convert.samples import Samples, samples_of_folder, samples_of_journal
 from policyloop.core.profile import RobotProfile, load_profile

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policyloop.acceptance.report import Attempt, ClosedLoop, ConversionReport, Outcome
-from policyloop.bundle.manifest import VerifiedBundle
+from policyloop.bundle.verify import VerifiedBundle
 from policyloop.convert.estimate import estimate
 from policyloop.convert.graph import PreparedNetwork
 from policyloop.convert.judge import Judgement, Thresholds, judge

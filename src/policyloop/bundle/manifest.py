@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
+import re
 from typing import Annotated, Any
 
 import msgspec
 
-from policyloop.bundle.signing import MAX_SIGNATURE_BYTES, SIGNATURE_NAME, KeyRing, verify_manifest
 from policyloop.core.normalizer import Normalizer
-from policyloop.core.profile import RobotProfile
-from policyloop.errors import IncompatibleError, StorageError, VerificationError
+from policyloop.errors import IncompatibleError, VerificationError
 
 __all__ = [
     "FORMAT",
+    "GOLDEN_NAME",
     "MANIFEST_NAME",
+    "MAX_FILES",
+    "MAX_FILE_BYTES",
+    "MAX_MANIFEST_BYTES",
     "NETWORK_NAME",
     "RKNN_NAME",
     "Conversion",
     "FileEntry",
     "Manifest",
     "Parity",
-    "VerifiedBundle",
-    "open_bundle",
-    "read_manifest",
+    "decode_manifest",
 ]
 
 FORMAT = 1
 MANIFEST_NAME = "manifest.json"
 NETWORK_NAME = "policy.onnx"
 RKNN_NAME = "policy.rknn"
-_MAX_MANIFEST_BYTES = 1 << 20
-_MAX_FILE_BYTES = 512 << 20
+GOLDEN_NAME = "golden.npz"
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_FILE_BYTES = 512 << 20
+MAX_FILES = 16
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,16 +72,21 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What a bundle is and what it may drive.
 
     Attributes:
-        version: Grows by one with every policy that a trainer ships.
+        version: Grows by one with every policy that a trainer ships; a robot takes no lower one than it has had.
+        created: UTC, `YYYY-MM-DDTHH:MM:SSZ`.
+        expires: The same; from then on no robot installs or activates it any more. Empty = never.
+        minimum_runtime: The oldest policyloop that can drive it.
         log_std: Exploration before tanh, which the robot adds when it is asked to explore.
         noise_hold_ticks: How many ticks one draw of that noise lasts.
         training: Where the policy comes from: algorithm, steps, journal, checkpoint.
         conversion: Describes the network for the NPU, if the bundle holds one.
     """
 
-    format: int
-    version: int
+    format: int = FORMAT
+    version: Annotated[int, msgspec.Meta(ge=0, le=999_999)]
     created: str
+    expires: str = ""
+    minimum_runtime: str = "0.1.0"
     profile_name: str
     profile_digest: str
     network: str
@@ -88,7 +95,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_std: tuple[float, ...]
     noise_hold_ticks: int
     parity: Parity
-    files: dict[str, FileEntry]
+    files: dict[str, FileEntry] = {}
     training: dict[str, Any] = {}
     conversion: Conversion | None = None
 
@@ -103,107 +110,29 @@ class _Format(msgspec.Struct):
     format: int
 
 
-class VerifiedBundle(msgspec.Struct, frozen=True):
-    """A manifest and the bytes it vouches for.
-
-    The bytes are read once and checked; nothing reads the file again, so nobody can change it in between.
-    """
-
-    manifest: Manifest
-    digest: str
-    """SHA-256 of the manifest's bytes: it names this policy in every step it drives."""
-    network: bytes
-    rknn: bytes | None = None
-    """The same network for the NPU; None = the bundle holds none."""
-    signer: str = ""
-    """Who vouches for it, by the name in the key ring; empty = nobody was asked."""
-
-
-def open_bundle(path: Path, profile: RobotProfile, ring: KeyRing | None = None) -> VerifiedBundle:
-    """Read a bundle directory and verify it by signature, size, hash and profile before anything in it is used.
+def decode_manifest(data: bytes, source: str) -> Manifest:
+    """Decode a manifest whose signature is verified already, if signatures count.
 
     Args:
-        path: The bundle.
-        profile: The robot's.
-        ring: Whose signatures count; None = unsigned bundles are taken too, as in simulation.
+        data: Its bytes, at most `MAX_MANIFEST_BYTES`.
+        source: Where they come from, for errors.
 
     Raises:
-        StorageError: There is no bundle at `path`.
-        VerificationError: It is not signed by anybody in `ring`; or a file is missing, too large or not
-            what the manifest says.
-        IncompatibleError: It is of a newer format, or made for another profile.
-    """
-    data = _read(path / MANIFEST_NAME, _MAX_MANIFEST_BYTES)
-    signer = "" if ring is None else check_signature(path, data, ring)
-    manifest = _decode(data, path)
-    if manifest.profile_digest != profile.digest:
-        raise IncompatibleError(
-            f"bundle {path} is for profile '{manifest.profile_name}' ({manifest.profile_digest[:12]}), "
-            f"this robot is '{profile.name}' ({profile.digest[:12]})",
-            "train with this robot's profile, or start the robot with the bundle's",
-        )
-    actions = len(profile.action)
-    if len(manifest.log_std) != actions or len(manifest.normalizer.mean) != profile.proprio_size:
-        raise VerificationError(f"bundle {path}: the manifest's vectors do not fit its own profile")
-    if NETWORK_NAME not in manifest.files:
-        raise VerificationError(f"bundle {path} holds no {NETWORK_NAME}", "export the bundle again")
-    network = _read_entry(path, NETWORK_NAME, manifest)
-    rknn = _read_entry(path, RKNN_NAME, manifest) if RKNN_NAME in manifest.files else None
-    return VerifiedBundle(manifest, hashlib.sha256(data).hexdigest(), network, rknn, signer)
-
-
-def check_signature(path: Path, manifest: bytes, ring: KeyRing) -> str:
-    """Return the name of who on the ring has signed these bytes of the bundle's manifest.
-
-    Raises:
-        VerificationError: Nobody has.
-    """
-    if not (path / SIGNATURE_NAME).exists():
-        raise VerificationError(f"bundle {path} is not signed", "sign it where it was made: policyloop bundle sign")
-    return verify_manifest(manifest, _read(path / SIGNATURE_NAME, MAX_SIGNATURE_BYTES), ring)
-
-
-def read_manifest(path: Path, ring: KeyRing | None = None) -> tuple[bytes, Manifest]:
-    """Return a bundle's manifest, as bytes and decoded; nothing but the signature is verified, if it counts.
-
-    Raises:
-        StorageError: There is no bundle at `path`.
-        VerificationError: It is none, or damaged, or nobody on `ring` has signed it.
+        VerificationError: It is none, or names files that no bundle may hold.
         IncompatibleError: It is of a newer format.
     """
-    data = _read(path / MANIFEST_NAME, _MAX_MANIFEST_BYTES)
-    if ring is not None:
-        check_signature(path, data, ring)
-    return data, _decode(data, path)
-
-
-def _decode(data: bytes, path: Path) -> Manifest:
     try:
         found = msgspec.json.decode(data, type=_Format).format
         if found > FORMAT:
-            raise IncompatibleError(f"bundle {path} has format {found}", "upgrade policyloop on this machine")
-        return msgspec.json.decode(data, type=Manifest)
+            raise IncompatibleError(f"{source} has format {found}", "upgrade policyloop on this machine")
+        manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise VerificationError(f"{path / MANIFEST_NAME}: {error}", "export the bundle again") from error
-
-
-def _read_entry(path: Path, name: str, manifest: Manifest) -> bytes:
-    """Read a file of the bundle, if it is the one that the manifest names."""
-    entry = manifest.files[name]
-    if not (path / name).exists():
-        raise VerificationError(f"bundle {path} has lost its {name}", "copy the bundle again")
-    data = _read(path / name, min(entry.size, _MAX_FILE_BYTES))
-    if len(data) != entry.size or hashlib.sha256(data).hexdigest() != entry.sha256:
-        raise VerificationError(f"{path / name} is not the file that the manifest names", "copy the bundle again")
-    return data
-
-
-def _read(path: Path, limit: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}", "give the path of a bundle directory") from error
-    if len(data) > limit:
-        raise VerificationError(f"{path} is larger than {limit} bytes")
-    return data
+        raise VerificationError(f"{source}: {error}", "export the bundle again") from error
+    if NETWORK_NAME not in manifest.files:
+        raise VerificationError(f"{source} names no {NETWORK_NAME}", "export the bundle again")
+    strange = [name for name in manifest.files if not _FILE_NAME.fullmatch(name) or name == MANIFEST_NAME]
+    if strange or len(manifest.files) > MAX_FILES:
+        raise VerificationError(f"{source} names files that no bundle holds: {strange[:3] or len(manifest.files)}")
+    if any(entry.size > MAX_FILE_BYTES for entry in manifest.files.values()):
+        raise VerificationError(f"{source} names a file of more than {MAX_FILE_BYTES} bytes")
+    return manifest

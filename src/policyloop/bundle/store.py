@@ -12,7 +12,6 @@ a version that is bad is never activated again by itself.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from typing import Literal
 
 import msgspec
 
-from policyloop.bundle.manifest import MANIFEST_NAME, NETWORK_NAME, Manifest
+from policyloop.bundle.build import Bundle
 from policyloop.core.files import sync_directory, write_directory, write_file
 from policyloop.errors import SafetyRefusal, StorageError, UsageError
 
@@ -92,15 +91,14 @@ class Store:
             raise UsageError(f"store {self.directory} has no version {version}", f"the newest are: {known or 'none'}")
         return found[-1]
 
-    def add(self, manifest: Manifest, network: bytes) -> Path:
+    def add(self, bundle: Bundle) -> Path:
         """Write a bundle completely, then give it its name; returns its directory."""
-        data = manifest.encode()
-        name = f"{manifest.version:06d}-{hashlib.sha256(data).hexdigest()[:12]}"
+        name = f"{bundle.manifest.version:06d}-{bundle.digest[:12]}"
         final = self.directory / "versions" / name
         if final.exists():
             return final
         try:
-            write_directory(final, {NETWORK_NAME: network, MANIFEST_NAME: data})
+            write_directory(final, bundle.contents)
         except OSError as error:
             raise StorageError(f"cannot write bundle {final}: {error.strerror}", "free some space") from error
         return final

@@ -22,8 +22,8 @@ def _bundle(path: Path) -> Path:
 @bundle_app.command()
 def sign(bundle: Bundle, keys: Directory = None) -> None:
     """Add this machine's signature to a bundle."""
-    from policyloop.bundle.manifest import read_manifest
     from policyloop.bundle.signing import load_signer, sign_bundle
+    from policyloop.bundle.verify import read_manifest
 
     directory, signer = _bundle(bundle), load_signer(keys_directory(keys))
     data, manifest = read_manifest(directory)
@@ -38,8 +38,8 @@ def verify(
     keys: Directory = None,
 ) -> None:
     """Check signature, sizes, hashes and profile, as a robot that trusts these keys does; exit code 5 or 7."""
-    from policyloop.bundle.manifest import open_bundle, read_manifest
     from policyloop.bundle.signing import KeyRing
+    from policyloop.bundle.verify import open_bundle, read_manifest
     from policyloop.core.profile import load_profile
 
     directory, ring = _bundle(bundle), KeyRing(keys_directory(keys))
@@ -51,7 +51,7 @@ def verify(
 @bundle_app.command()
 def inspect(bundle: Bundle, as_json: Json = False) -> None:
     """Show what a bundle says about itself; nothing is verified."""
-    from policyloop.bundle.manifest import read_manifest
+    from policyloop.bundle.verify import read_manifest
 
     data, manifest = read_manifest(_bundle(bundle))
     if as_json:

@@ -79,9 +79,9 @@ def verify(
     keys: Directory = None,
 ) -> None:
     """Check every version by size, hash and profile; exit code of the first that does not hold."""
-    from policyloop.bundle.manifest import open_bundle, read_manifest
     from policyloop.bundle.signing import KeyRing
     from policyloop.bundle.store import Store
+    from policyloop.bundle.verify import open_bundle, read_manifest
     from policyloop.core.profile import load_profile
     from policyloop.errors import PolicyloopError
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +9,9 @@ import msgspec
 import numpy as np
 import torch
 
-from policyloop.bundle.manifest import FORMAT, NETWORK_NAME, FileEntry, Manifest, Parity
+from policyloop.bundle.build import Bundle, build_bundle, utc_now
+from policyloop.bundle.golden import Golden
+from policyloop.bundle.manifest import GOLDEN_NAME, NETWORK_NAME, Manifest, Parity
 from policyloop.convert.onnx_graph import GraphWriter
 from policyloop.core.features import feature_specs
 from policyloop.core.normalizer import Normalizer
@@ -19,12 +19,13 @@ from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Arrays
 from policyloop.errors import ConfigError, VerificationError
 from policyloop.learn.networks import ActorCritic, MlpNetwork, OriginalNetwork, SpatialNetwork
-from policyloop.runtime.onnx_backend import OnnxBackend
+from policyloop.runtime.onnx_backend import OnnxBackend, run_onnx
 
-__all__ = ["MAX_PARITY_ERROR", "check_parity", "export_bundle", "export_onnx", "probe_features"]
+__all__ = ["MAX_PARITY_ERROR", "check_parity", "export_bundle", "export_onnx", "make_golden", "probe_features"]
 
 MAX_PARITY_ERROR = 1e-5
 """Largest difference between torch and onnxruntime that an export may show, before tanh."""
+_GOLDEN_VECTORS = 4
 
 
 def export_onnx(
@@ -139,7 +140,7 @@ def export_bundle(
     noise_hold_ticks: int,
     observations: Sequence[Arrays],
     training: dict[str, Any],
-) -> tuple[Manifest, bytes]:
+) -> Bundle:
     """Export, check and describe a policy.
 
     Args:
@@ -157,9 +158,8 @@ def export_bundle(
     onnx_bytes = export_onnx(network, profile, normalizer, version)
     parity = check_parity(network, onnx_bytes, profile, observations)
     manifest = Manifest(
-        format=FORMAT,
         version=version,
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        created=utc_now(),
         profile_name=profile.name,
         profile_digest=profile.digest,
         network=network_name,
@@ -168,7 +168,14 @@ def export_bundle(
         log_std=tuple(network.log_std.detach().cpu().tolist()),
         noise_hold_ticks=noise_hold_ticks,
         parity=parity,
-        files={NETWORK_NAME: FileEntry(sha256=hashlib.sha256(onnx_bytes).hexdigest(), size=len(onnx_bytes))},
         training=training,
     )
-    return manifest, onnx_bytes
+    golden = make_golden(onnx_bytes, profile, observations[:_GOLDEN_VECTORS])
+    return build_bundle(manifest, {NETWORK_NAME: onnx_bytes, GOLDEN_NAME: golden.encode()})
+
+
+def make_golden(onnx_bytes: bytes, profile: RobotProfile, inputs: Sequence[Arrays]) -> Golden:
+    """Return these inputs and what onnxruntime answers to them."""
+    specs = feature_specs(profile)
+    stacked = {name: np.stack([arrays[name] for arrays in inputs]) for name in specs}
+    return Golden(stacked, run_onnx(onnx_bytes, list(specs), stacked))

@@ -19,7 +19,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from policyloop.bundle.manifest import MANIFEST_NAME, NETWORK_NAME, Manifest
+from policyloop.bundle.build import Bundle
 from policyloop.core.files import write_directory
 from policyloop.core.normalizer import Normalizer
 from policyloop.core.profile import RobotProfile
@@ -113,7 +113,7 @@ def save_checkpoint(
     network: ActorCritic,
     optimizer: torch.optim.Adam,
     generator: torch.Generator,
-    bundle: tuple[Manifest, bytes],
+    bundle: Bundle,
 ) -> Path:
     """Write a checkpoint under `directory`, named after its update; returns its path.
 
@@ -126,12 +126,10 @@ def save_checkpoint(
     data = save_tensors(tensors)
     state.tensors_sha256 = hashlib.sha256(data).hexdigest()
     final = directory / f"{state.update:06d}"
-    manifest, network_bytes = bundle
     files = {
         "state.safetensors": data,
         "state.json": msgspec.json.format(msgspec.json.encode(state), indent=2),
-        f"bundle/{NETWORK_NAME}": network_bytes,
-        f"bundle/{MANIFEST_NAME}": manifest.encode(),
+        **{f"bundle/{name}": content for name, content in bundle.contents.items()},
     }
     try:
         write_directory(final, files)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policyloop.bundle.manifest import Manifest
+from policyloop.bundle.build import Bundle
 from policyloop.bundle.store import Store
 from policyloop.convert.export import export_bundle, probe_features
 from policyloop.core.profile import RobotProfile
@@ -357,11 +357,11 @@ class Learner:
         # Robots know a policy by its number: one that was shipped after the checkpoint keeps it.
         self._version = 1 + max(self._version, self._store.newest_version)
         self._bundle = self._export()
-        self._store.activate(self._store.add(*self._bundle))
+        self._store.activate(self._store.add(self._bundle))
         if self._gateway is not None:
             self._gateway.announce(policy_version=self._version)
 
-    def _export(self) -> tuple[Manifest, bytes]:
+    def _export(self) -> Bundle:
         return export_bundle(
             self._network,
             self._profile,

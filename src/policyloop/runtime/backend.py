@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from policyloop.bundle.manifest import VerifiedBundle
+from policyloop.bundle.verify import VerifiedBundle
 from policyloop.core.spec import ArraySpec
 from policyloop.core.step import Arrays
 from policyloop.errors import ConfigError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from policyloop.bundle.manifest import read_manifest
 from policyloop.bundle.store import Store
+from policyloop.bundle.verify import read_manifest
 from policyloop.errors import StorageError
 
 __all__ = ["bundle_directory", "find_policy", "profile_name"]

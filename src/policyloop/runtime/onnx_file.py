@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from policyloop.bundle.manifest import FORMAT, NETWORK_NAME, FileEntry, Manifest, Parity, VerifiedBundle
+from policyloop.bundle.manifest import NETWORK_NAME, FileEntry, Manifest, Parity
+from policyloop.bundle.verify import VerifiedBundle
 from policyloop.core.features import feature_specs
 from policyloop.core.normalizer import Normalizer
 from policyloop.core.profile import RobotProfile
@@ -48,7 +49,6 @@ def open_onnx(path: Path, profile: RobotProfile) -> VerifiedBundle:
         raise VerificationError(f"{path}: its normalizer does not fit its own profile")
     sha256 = hashlib.sha256(network).hexdigest()
     manifest = Manifest(
-        format=FORMAT,
         version=version,
         created="",
         profile_name=profile.name,
@@ -61,4 +61,4 @@ def open_onnx(path: Path, profile: RobotProfile) -> VerifiedBundle:
         parity=Parity(observations=0, max_abs_error=0.0, mean_abs_error=0.0),
         files={NETWORK_NAME: FileEntry(sha256=sha256, size=len(network))},
     )
-    return VerifiedBundle(manifest, sha256, network)
+    return VerifiedBundle(manifest, sha256, {NETWORK_NAME: network})

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from policyloop.bundle.manifest import VerifiedBundle, open_bundle
 from policyloop.bundle.signing import KeyRing
+from policyloop.bundle.verify import VerifiedBundle, open_bundle
 from policyloop.core.features import feature_specs, features
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Action, Behaviour, Observation
