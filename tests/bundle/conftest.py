@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from policyloop.bundle.archive import pack
 from policyloop.bundle.build import Bundle
 from policyloop.bundle.manifest import MANIFEST_NAME, NETWORK_NAME
+from policyloop.bundle.signing import SIGNATURE_NAME, KeyRing, Signer, create_signer, sign_manifest
 from policyloop.convert.export import export_bundle, probe_features
 from policyloop.core.profile import RobotProfile
 from policyloop.learn.networks import make_network
@@ -40,3 +42,27 @@ def write_bundle(exported: Bundle) -> Callable[[Path, bytes, bytes], Path]:
         return directory
 
     return write
+
+
+@pytest.fixture(scope="session")
+def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
+    """An operator's key pair."""
+    return create_signer(tmp_path_factory.mktemp("operator"), "operator")
+
+
+@pytest.fixture
+def ring(signer: Signer, tmp_path: Path) -> KeyRing:
+    """A robot's, which trusts the operator."""
+    ring = KeyRing(tmp_path / "robot")
+    ring.allow("operator", signer.public)
+    return ring
+
+
+@pytest.fixture
+def pack_signed(signer: Signer) -> Callable[[Bundle], bytes]:
+    """Return `pack_signed(bundle)`: its archive, signed by the operator."""
+
+    def packed(bundle: Bundle) -> bytes:
+        return pack({**bundle.contents, SIGNATURE_NAME: sign_manifest(bundle.manifest.encode(), signer)})
+
+    return packed

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from policyloop.bundle.build import Bundle, build_bundle, utc_now
+from policyloop.bundle.build import Bundle, build_bundle, creation_time
 from policyloop.bundle.golden import Golden
 from policyloop.bundle.manifest import GOLDEN_NAME, NETWORK_NAME, RKNN_NAME, Conversion
 from policyloop.bundle.verify import open_bundle
@@ -46,7 +46,7 @@ def test_a_source_date_that_is_none_is_a_configuration_error(monkeypatch: pytest
     for wrong in ("yesterday", "", "1e9", "9" * 40):
         monkeypatch.setenv("SOURCE_DATE_EPOCH", wrong)
         with pytest.raises(ConfigError, match="SOURCE_DATE_EPOCH"):
-            utc_now()
+            creation_time()
 
 
 def test_model_version_names_the_files_by_their_hashes(exported: Bundle) -> None:

@@ -30,19 +30,6 @@ Writer = Callable[[Path, bytes, bytes], Path]
 DATA = b'{"format": 1, "version": 7}'
 
 
-@pytest.fixture(scope="session")
-def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
-    return create_signer(tmp_path_factory.mktemp("operator"), "operator")
-
-
-@pytest.fixture
-def ring(signer: Signer, tmp_path: Path) -> KeyRing:
-    """A robot's, which trusts the operator."""
-    ring = KeyRing(tmp_path / "robot")
-    ring.allow("operator", signer.public)
-    return ring
-
-
 @pytest.fixture
 def bundle(exported: Bundle, write_bundle: Writer, signer: Signer, tmp_path: Path) -> Path:
     path = write_bundle(tmp_path / "bundle", exported.manifest.encode(), exported.files[NETWORK_NAME])
@@ -83,12 +70,13 @@ def test_every_changed_byte_of_a_real_bundles_manifest_is_refused_before_it_is_p
             open_bundle(bundle, mini, ring)
 
 
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.long)])
 def test_changed_bytes_of_the_payload_are_refused_under_a_good_signature(
-    bundle: Path, mini: RobotProfile, ring: KeyRing
+    bundle: Path, mini: RobotProfile, ring: KeyRing, count: int
 ) -> None:
     path = bundle / NETWORK_NAME
     whole = bytearray(path.read_bytes())
-    places = np.random.default_rng(0).choice(len(whole), 300, replace=False)
+    places = np.random.default_rng(0).choice(len(whole), count, replace=False)
     for at in places.tolist():
         whole[at] ^= 1
         path.write_bytes(whole)

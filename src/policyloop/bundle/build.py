@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 
 from policyloop.bundle.manifest import MANIFEST_NAME, NETWORK_NAME, RKNN_NAME, FileEntry, Manifest
+from policyloop.core.clock import utc
 from policyloop.errors import ConfigError
 
-__all__ = ["CARD_NAME", "VERSION_NAME", "Bundle", "build_bundle", "utc_now"]
+__all__ = ["CARD_NAME", "VERSION_NAME", "Bundle", "build_bundle", "creation_time"]
 
 VERSION_NAME = "model_version.json"
 CARD_NAME = "MODEL_CARD.md"
-_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class Bundle(msgspec.Struct, frozen=True):
@@ -41,15 +41,15 @@ class Bundle(msgspec.Struct, frozen=True):
         return {**self.files, MANIFEST_NAME: self.manifest.encode()}
 
 
-def utc_now() -> str:
-    """Return the time as manifests write it: that of SOURCE_DATE_EPOCH if it is set, so that builds can be repeated.
+def creation_time() -> str:
+    """Return the time of this build: that of SOURCE_DATE_EPOCH if it is set, so that builds can be repeated.
 
     Raises:
         ConfigError: SOURCE_DATE_EPOCH is no number.
     """
     fixed = os.environ.get("SOURCE_DATE_EPOCH")
     try:
-        return time.strftime(_TIME, time.gmtime(time.time() if fixed is None else int(fixed)))
+        return utc(time.time() if fixed is None else int(fixed))
     except (ValueError, OverflowError) as error:
         raise ConfigError(f"SOURCE_DATE_EPOCH is '{fixed}'", "give seconds since 1970, or leave it unset") from error
 

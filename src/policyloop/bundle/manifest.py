@@ -85,7 +85,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     format: int = FORMAT
     version: Annotated[int, msgspec.Meta(ge=0, le=999_999)]
     created: str
-    expires: str = ""
+    expires: Annotated[str, msgspec.Meta(pattern=r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)?$")] = ""
     minimum_runtime: str = "0.1.0"
     profile_name: str
     profile_digest: str

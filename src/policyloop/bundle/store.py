@@ -2,7 +2,9 @@
 
     STORE/versions/000007-3f2a91c04d5e/manifest.json, policy.onnx, ...
     STORE/current -> versions/000007-3f2a91c04d5e
+    STORE/staging/         what is being received
     STORE/state.json
+    STORE/history.jsonl    what was done, and why; for people
 
 A version is a candidate until it is activated, active while it must prove itself, then good or bad. State is written
 before each step, so that a power cut leaves the old version driving or the new one, never neither;
@@ -14,6 +16,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,21 +26,39 @@ from typing import Literal
 import msgspec
 
 from policyloop.bundle.build import Bundle
+from policyloop.core.clock import utc
 from policyloop.core.files import sync_directory, write_directory, write_file
-from policyloop.errors import SafetyRefusal, StorageError, UsageError
+from policyloop.errors import SafetyRefusal, StorageError, UsageError, VerificationError
 
-__all__ = ["State", "Store"]
+__all__ = ["State", "Store", "VersionState"]
 
 State = Literal["candidate", "active", "good", "bad"]
 _STATE_NAME = "state.json"
+_SPARE_BYTES = 16 << 20
+"""Of the disk, to be left over when a bundle is in."""
+
+
+class VersionState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What became of one version.
+
+    Attributes:
+        attempts: How often a robot began to drive it and has not said how that ended.
+        reason: Why it is bad.
+    """
+
+    state: State = "candidate"
+    attempts: int = 0
+    reason: str = ""
 
 
 class _States(msgspec.Struct, forbid_unknown_fields=True):
     """`state.json`. What it does not name is a candidate."""
 
-    versions: dict[str, State] = {}
+    versions: dict[str, VersionState] = {}
     previous: str = ""
     """Where a roll-back goes."""
+    newest: int = 0
+    """The highest number ever added, whatever was deleted since."""
 
 
 def _number(bundle: Path) -> int:
@@ -71,7 +93,7 @@ class Store:
     @property
     def newest_version(self) -> int:
         """The highest version ever added, 0 if there is none."""
-        return max(map(_number, self.versions()), default=0)
+        return max([self._states().newest, *map(_number, self.versions())])
 
     def versions(self) -> list[Path]:
         """Return every bundle's directory, oldest first."""
@@ -79,9 +101,13 @@ class Store:
 
     def state_of(self, bundle: Path) -> State:
         """Return what became of a bundle."""
-        state = self._states().versions.get(bundle.name, "candidate")
+        return self.about(bundle).state
+
+    def about(self, bundle: Path) -> VersionState:
+        """Return what became of a bundle, how often it was tried, and why it is bad."""
+        entry = self._states().versions.get(bundle.name, VersionState())
         # Written down, but never linked: the power went in between.
-        return "candidate" if state == "active" and bundle != self.current else state
+        return VersionState() if entry.state == "active" and bundle != self.current else entry
 
     def find(self, version: int) -> Path:
         """Return the newest bundle with this number; UsageError if there is none."""
@@ -91,10 +117,16 @@ class Store:
             raise UsageError(f"store {self.directory} has no version {version}", f"the newest are: {known or 'none'}")
         return found[-1]
 
+    # -- taking in ------------------------------------------------------------------------------
+
+    @staticmethod
+    def name_of(version: int, digest: str) -> str:
+        """Return the directory name of a version."""
+        return f"{version:06d}-{digest[:12]}"
+
     def add(self, bundle: Bundle) -> Path:
         """Write a bundle completely, then give it its name; returns its directory."""
-        name = f"{bundle.manifest.version:06d}-{bundle.digest[:12]}"
-        final = self.directory / "versions" / name
+        final = self.directory / "versions" / self.name_of(bundle.manifest.version, bundle.digest)
         if final.exists():
             return final
         try:
@@ -102,6 +134,72 @@ class Store:
         except OSError as error:
             raise StorageError(f"cannot write bundle {final}: {error.strerror}", "free some space") from error
         return final
+
+    def check_newer(self, version: int, name: str) -> None:
+        """Refuse to take in what is older than what this store has had; VerificationError.
+
+        A version that is here already is no step back: it is not taken in again.
+        """
+        newest = self.newest_version
+        if version < newest and not (self.directory / "versions" / name).exists():
+            raise VerificationError(
+                f"version {version} is older than {newest}, which this robot has had already",
+                "train on from there; to go back to a version that the robot still has: policyloop store activate",
+            )
+
+    @contextmanager
+    def receiving(self, size: int) -> Iterator[Path]:
+        """Give an empty directory to write `size` bytes into, to one process at a time; it is deleted afterwards.
+
+        Raises:
+            SafetyRefusal: Somebody else has one.
+            StorageError: The disk refuses, or is too full.
+        """
+        try:
+            root = self.directory / "staging"
+            root.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self.directory / ".receiving", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._refused(error) from error
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SafetyRefusal(
+                    f"somebody else is sending a bundle to {self.directory} at this moment", "wait, and try again"
+                ) from None
+            for left in root.iterdir():  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            free = shutil.disk_usage(root).free
+            if free < size + _SPARE_BYTES:
+                raise StorageError(
+                    f"the bundle has {size >> 20} MiB, {root} has {free >> 20} MiB left",
+                    "free some space: policyloop store prune",
+                )
+            staging = Path(tempfile.mkdtemp(dir=root))
+            staging.chmod(0o755)
+            try:
+                yield staging
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+        finally:
+            os.close(fd)
+
+    def adopt(self, staging: Path, name: str) -> Path:
+        """Make a complete directory of `receiving` the version `name`; returns where it is."""
+        final = self.directory / "versions" / name
+        with self._changing() as states:
+            final.parent.mkdir(exist_ok=True)
+            sync_directory(staging)
+            if final.exists():  # and damaged
+                final.rename(staging.with_name(f"{staging.name}.damaged"))
+            staging.rename(final)
+            sync_directory(final.parent)
+            states.newest = max(states.newest, _number(final))
+            self._save(states, "received", final)
+        return final
+
+    # -- choosing -------------------------------------------------------------------------------
 
     def activate(self, bundle: Path) -> None:
         """Make `bundle` the current one, atomically: a reader sees the old or the new, never neither.
@@ -111,26 +209,42 @@ class Store:
             StorageError: The disk refuses; the old one is still current.
         """
         with self._changing() as states:
-            if states.versions.get(bundle.name) == "bad":
+            found = states.versions.get(bundle.name, VersionState())
+            if found.state == "bad":
                 raise SafetyRefusal(
-                    f"version {bundle.name} is marked bad",
+                    f"version {bundle.name} is marked bad" + (f": {found.reason}" if found.reason else ""),
                     "ship a new one; or policyloop store mark-good, if you know better",
                 )
             current = self.current
-            if current is not None and current != bundle and states.versions.get(current.name) != "bad":
+            if current is not None and current != bundle and _state(states, current) != "bad":
                 states.previous = current.name
-            if states.versions.get(bundle.name) != "good":
-                states.versions[bundle.name] = "active"
-            self._save(states)
+            if found.state != "good":
+                states.versions[bundle.name] = VersionState("active", found.attempts if current == bundle else 0)
+            states.newest = max(states.newest, _number(bundle))
+            self._save(states, "activated", bundle)
             self._link(bundle)
 
-    def mark(self, bundle: Path, state: Literal["good", "bad"]) -> None:
-        """Write down that a bundle has proved itself, or failed; StorageError if the disk refuses."""
+    def begin_attempt(self, bundle: Path) -> None:
+        """Write down that a robot begins to drive a version that has not proved itself."""
+        self._attempt(bundle, 1)
+
+    def withdraw_attempt(self, bundle: Path) -> None:
+        """Take that back: the robot's program ended in order before anything could be said."""
+        self._attempt(bundle, -1)
+
+    def _attempt(self, bundle: Path, change: int) -> None:
         with self._changing() as states:
-            states.versions[bundle.name] = state
+            found = states.versions.get(bundle.name, VersionState("active"))
+            states.versions[bundle.name] = msgspec.structs.replace(found, attempts=max(0, found.attempts + change))
             self._save(states)
 
-    def rollback(self) -> Path:
+    def mark(self, bundle: Path, state: Literal["good", "bad"], reason: str = "") -> None:
+        """Write down that a bundle has proved itself, or failed, and why; StorageError if the disk refuses."""
+        with self._changing() as states:
+            states.versions[bundle.name] = VersionState(state, reason=reason)
+            self._save(states, f"marked {state}", bundle, reason)
+
+    def rollback(self, reason: str = "rolled back by hand") -> Path:
         """Mark the current version bad and make the previous one current; returns it.
 
         Raises:
@@ -139,18 +253,42 @@ class Store:
         """
         with self._changing() as states:
             current, previous = self.current, self.previous
-            if current is None or previous is None or previous == current:
+            if current is None or previous is None or previous == current or _state(states, previous) == "bad":
                 raise UsageError(f"store {self.directory} has no version to go back to", "activate one by its number")
-            states.versions[current.name] = "bad"
-            states.versions[previous.name] = "good"
+            states.versions[current.name] = VersionState("bad", reason=reason)
+            states.versions[previous.name] = VersionState("good")
             states.previous = ""
-            self._save(states)
+            self._save(states, "rolled back from", current, reason)
             self._link(previous)
         return previous
+
+    def recover(self) -> str:
+        """Before a robot drives: leave a version behind that ended the robot's program the last time.
+
+        Returns:
+            What was done, for people; empty = nothing had to be.
+        """
+        current = self.current
+        if current is None:
+            return ""
+        found = self.about(current)
+        if found.state == "bad":
+            good = [path for path in self.versions() if self.state_of(path) == "good"]
+            if good:  # the power went in the middle of a roll-back
+                self.activate(good[-1])
+                return f"back at version {good[-1].name}: {current.name} is marked bad"
+        if found.state != "active" or not found.attempts:
+            return ""
+        reason = "the robot's program died while this version had to prove itself"
+        if self.previous is None:
+            self.mark(current, "bad", reason)
+            return f"version {current.name} is bad: {reason}"
+        return f"back at version {self.rollback(reason).name}: {reason} ({current.name})"
 
     def prune(self, keep: int) -> list[Path]:
         """Delete all but the newest `keep` versions, the current and the previous one; returns what is gone."""
         with self._changing() as states:
+            states.newest = self.newest_version
             kept = {*self.versions()[-keep:], self.current, self.previous}
             gone = [path for path in self.versions() if path not in kept]
             for path in gone:
@@ -167,6 +305,8 @@ class Store:
         link.replace(self.directory / "current")
         sync_directory(self.directory)
 
+    # -- state ----------------------------------------------------------------------------------
+
     def _states(self) -> _States:
         path = self.directory / _STATE_NAME
         try:
@@ -178,8 +318,12 @@ class Store:
                 f"{path} is damaged: {error}", "delete it: every version is a candidate again"
             ) from error
 
-    def _save(self, states: _States) -> None:
+    def _save(self, states: _States, event: str = "", bundle: Path | None = None, reason: str = "") -> None:
         write_file(self.directory / _STATE_NAME, msgspec.json.encode(states, order="deterministic"))
+        if bundle is not None:
+            line = {"time": utc(time.time()), "event": event, "version": bundle.name, "reason": reason}
+            with (self.directory / "history.jsonl").open("ab") as file:
+                file.write(msgspec.json.encode(line) + b"\n")
 
     @contextmanager
     def _changing(self) -> Iterator[_States]:
@@ -188,13 +332,18 @@ class Store:
             self.directory.mkdir(parents=True, exist_ok=True)
             fd = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StorageError(f"cannot write to store {self.directory}: {error.strerror}") from error
+            raise self._refused(error) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield self._states()
         except OSError as error:
-            raise StorageError(
-                f"cannot write to store {self.directory}: {error.strerror}", "free some space"
-            ) from error
+            raise self._refused(error) from error
         finally:
             os.close(fd)
+
+    def _refused(self, error: OSError) -> StorageError:
+        return StorageError(f"cannot write to store {self.directory}: {error.strerror}", "free some space")
+
+
+def _state(states: _States, bundle: Path) -> State:
+    return states.versions.get(bundle.name, VersionState()).state

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import torch
 
-from policyloop.bundle.build import Bundle, build_bundle, utc_now
+from policyloop.bundle.build import Bundle, build_bundle, creation_time
 from policyloop.bundle.golden import Golden
 from policyloop.bundle.manifest import GOLDEN_NAME, NETWORK_NAME, Manifest, Parity
 from policyloop.convert.onnx_graph import GraphWriter
@@ -159,7 +159,7 @@ def export_bundle(
     parity = check_parity(network, onnx_bytes, profile, observations)
     manifest = Manifest(
         version=version,
-        created=utc_now(),
+        created=creation_time(),
         profile_name=profile.name,
         profile_digest=profile.digest,
         network=network_name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-__all__ = ["Clock", "MonotonicClock", "VirtualClock"]
+__all__ = ["Clock", "MonotonicClock", "VirtualClock", "utc"]
 
 
 class Clock(Protocol):
@@ -49,3 +49,8 @@ class VirtualClock:
     def advance_ns(self, duration_ns: int) -> None:
         """Let `duration_ns` pass."""
         self._now_ns += duration_ns
+
+
+def utc(seconds: float) -> str:
+    """Return a time since 1970 as `YYYY-MM-DDTHH:MM:SSZ`, which compares as text as times do."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
