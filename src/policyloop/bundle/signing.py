@@ -86,6 +86,7 @@ class KeyRing(NamedKeys):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory / "trusted", check_signing_key)
+        self.directory = directory
 
 
 def create_signer(directory: Path, name: str) -> Signer:

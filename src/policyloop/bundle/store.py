@@ -43,12 +43,12 @@ class VersionState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         attempts: How often a robot began to drive it and has not said how that ended.
-        reason: Why it is bad.
+        note: Why it is bad, or what it has shown.
     """
 
     state: State = "candidate"
     attempts: int = 0
-    reason: str = ""
+    note: str = ""
 
 
 class _States(msgspec.Struct, forbid_unknown_fields=True):
@@ -196,6 +196,7 @@ class Store:
             staging.rename(final)
             sync_directory(final.parent)
             states.newest = max(states.newest, _number(final))
+            states.versions.pop(name, None)
             self._save(states, "received", final)
         return final
 
@@ -212,11 +213,11 @@ class Store:
             found = states.versions.get(bundle.name, VersionState())
             if found.state == "bad":
                 raise SafetyRefusal(
-                    f"version {bundle.name} is marked bad" + (f": {found.reason}" if found.reason else ""),
+                    f"version {bundle.name} is marked bad" + (f": {found.note}" if found.note else ""),
                     "ship a new one; or policyloop store mark-good, if you know better",
                 )
             current = self.current
-            if current is not None and current != bundle and _state(states, current) != "bad":
+            if current is not None and current != bundle and _worthier(states, current.name):
                 states.previous = current.name
             if found.state != "good":
                 states.versions[bundle.name] = VersionState("active", found.attempts if current == bundle else 0)
@@ -238,11 +239,11 @@ class Store:
             states.versions[bundle.name] = msgspec.structs.replace(found, attempts=max(0, found.attempts + change))
             self._save(states)
 
-    def mark(self, bundle: Path, state: Literal["good", "bad"], reason: str = "") -> None:
-        """Write down that a bundle has proved itself, or failed, and why; StorageError if the disk refuses."""
+    def mark(self, bundle: Path, state: Literal["good", "bad"], note: str = "") -> None:
+        """Write down that a bundle has proved itself, or failed, and how; StorageError if the disk refuses."""
         with self._changing() as states:
-            states.versions[bundle.name] = VersionState(state, reason=reason)
-            self._save(states, f"marked {state}", bundle, reason)
+            states.versions[bundle.name] = VersionState(state, note=note)
+            self._save(states, f"marked {state}", bundle, note)
 
     def rollback(self, reason: str = "rolled back by hand") -> Path:
         """Mark the current version bad and make the previous one current; returns it.
@@ -255,7 +256,7 @@ class Store:
             current, previous = self.current, self.previous
             if current is None or previous is None or previous == current or _state(states, previous) == "bad":
                 raise UsageError(f"store {self.directory} has no version to go back to", "activate one by its number")
-            states.versions[current.name] = VersionState("bad", reason=reason)
+            states.versions[current.name] = VersionState("bad", note=reason)
             states.versions[previous.name] = VersionState("good")
             states.previous = ""
             self._save(states, "rolled back from", current, reason)
@@ -318,10 +319,10 @@ class Store:
                 f"{path} is damaged: {error}", "delete it: every version is a candidate again"
             ) from error
 
-    def _save(self, states: _States, event: str = "", bundle: Path | None = None, reason: str = "") -> None:
+    def _save(self, states: _States, event: str = "", bundle: Path | None = None, note: str = "") -> None:
         write_file(self.directory / _STATE_NAME, msgspec.json.encode(states, order="deterministic"))
         if bundle is not None:
-            line = {"time": utc(time.time()), "event": event, "version": bundle.name, "reason": reason}
+            line = {"time": utc(time.time()), "event": event, "version": bundle.name, "note": note}
             with (self.directory / "history.jsonl").open("ab") as file:
                 file.write(msgspec.json.encode(line) + b"\n")
 
@@ -343,6 +344,12 @@ class Store:
 
     def _refused(self, error: OSError) -> StorageError:
         return StorageError(f"cannot write to store {self.directory}: {error.strerror}", "free some space")
+
+
+def _worthier(states: _States, name: str) -> bool:
+    """Tell whether a roll-back should rather go to `name` than where it would go now."""
+    state, other = (states.versions.get(entry, VersionState()).state for entry in (name, states.previous))
+    return state == "good" or (state != "bad" and other != "good")
 
 
 def _state(states: _States, bundle: Path) -> State:

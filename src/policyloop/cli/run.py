@@ -15,7 +15,7 @@ from policyloop.cli.options import GatewayKey, Keys, Profile, echo_json, identit
 
 @app.command()
 def run(
-    policy: Annotated[Path, typer.Option(help="A bundle or checkpoint; or a store, whose current bundle is followed.")],
+    policy: Annotated[Path, typer.Option(help="A bundle or checkpoint; or a store, whose current version it follows.")],
     profile: Profile = "rover",
     backend: Annotated[
         str, typer.Option(help="auto, onnx, numpy, rknn, or rknn:CORE: 0, 1, 2, 0_1, 0_1_2, auto.")
@@ -50,8 +50,8 @@ def run(
     from policyloop.robot.drivers import PolicyDriver
     from policyloop.robot.recorder import Recorder
     from policyloop.robot.service import UplinkThread
+    from policyloop.runtime.guarded import open_slot
     from policyloop.runtime.locate import find_policy
-    from policyloop.runtime.reload import PolicySlot
     from policyloop.safety.gate import SafetyGate
     from policyloop.sim.robot import SimulatedRobot
 
@@ -60,7 +60,7 @@ def run(
     loaded = load_profile(profile)
     stop = stop_on_signals()
     rng = np.random.default_rng(seed)
-    slot = PolicySlot(find_policy(policy), loaded, backend, None if trusted is None else KeyRing(trusted))
+    slot = open_slot(find_policy(policy), loaded, backend, None if trusted is None else KeyRing(trusted))
     with tempfile.TemporaryDirectory(prefix="policyloop-") as temporary:
         link = None
         identity = identity_at(keys)

@@ -6,7 +6,7 @@ import numpy as np
 
 from policyloop.core.step import Action, Command, Observation
 from policyloop.runtime.policy import Exploration
-from policyloop.runtime.reload import PolicySlot
+from policyloop.runtime.reload import Slot
 
 __all__ = ["PolicyDriver"]
 
@@ -20,16 +20,17 @@ class PolicyDriver:
         actions: Length of the action vector.
     """
 
-    def __init__(self, slot: PolicySlot, actions: int, rng: np.random.Generator | None = None) -> None:
+    def __init__(self, slot: Slot, actions: int, rng: np.random.Generator | None = None) -> None:
         self.slot = slot
         self._exploration = None if rng is None else Exploration(rng, actions)
 
     def propose(self, observation: Observation) -> Action:
         """Ask the policy."""
-        return self.slot.policy.act(observation, self._exploration)
+        return self.slot.act(observation, self._exploration)
 
     def executed(self, command: Command) -> None:
-        """Take no notice: the network has no memory."""
+        """Tell the slot, which watches what the gate makes of a new policy's proposals."""
+        self.slot.executed(command)
 
     def reset(self) -> None:
         """Draw new noise for a new episode."""

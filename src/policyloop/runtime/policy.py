@@ -12,7 +12,7 @@ from policyloop.bundle.signing import KeyRing
 from policyloop.bundle.verify import VerifiedBundle, open_bundle
 from policyloop.core.features import feature_specs, features
 from policyloop.core.profile import RobotProfile
-from policyloop.core.step import Action, Behaviour, Observation
+from policyloop.core.step import Action, Arrays, Behaviour, Observation
 from policyloop.errors import VerificationError
 from policyloop.runtime.backend import Backend, open_backend
 from policyloop.runtime.onnx_file import open_onnx
@@ -52,6 +52,7 @@ class Policy:
     Attributes:
         version: The manifest's counter.
         digest: Names this policy in every step it drives.
+        golden: What its network answered where it was made; None for a bare `.onnx` file.
     """
 
     def __init__(self, bundle: VerifiedBundle, profile: RobotProfile, backend: str | Backend = "auto") -> None:
@@ -61,6 +62,7 @@ class Policy:
         self._manifest = manifest
         self._profile = profile
         self._log_std = np.asarray(manifest.log_std)
+        self.golden = bundle.golden
         self._backend = (
             open_backend(backend, bundle, feature_specs(profile), len(profile.action))
             if isinstance(backend, str)
@@ -81,9 +83,18 @@ class Policy:
         opened = open_bundle(path, profile, ring)
         return cls(opened, profile, backend)
 
+    @property
+    def backend_name(self) -> str:
+        """What runs the network."""
+        return self._backend.name
+
+    def infer(self, inputs: Arrays) -> NDArray[np.float32]:
+        """Return the network's output for its own inputs, before tanh, (actions,)."""
+        return self._backend.infer(inputs)
+
     def mean(self, observation: Observation) -> NDArray[np.float32]:
         """Return the network's output for one observation, before tanh, (actions,)."""
-        return self._backend.infer(features(self._profile, self._manifest.normalizer, observation.arrays))
+        return self.infer(features(self._profile, self._manifest.normalizer, observation.arrays))
 
     def act(self, observation: Observation, exploration: Exploration | None = None) -> Action:
         """Propose an action; with `exploration`, drawn from the policy's Gaussian.

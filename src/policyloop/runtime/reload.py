@@ -1,8 +1,8 @@
-"""Swap the policy while driving: load and warm up beside the running one, then exchange one reference.
+"""Swap the policy while driving, for simulations: load and warm up beside the running one, then exchange one reference.
 
 The slow part (reading, verifying, opening, warming up) happens in a thread of its own. The tick
 takes a finished policy, or goes on with the one it has. A bundle that fails to load leaves the old
-one driving and is not tried again.
+one driving and is not tried again. A real robot's slot asks for more: `runtime.guarded`.
 """
 
 from __future__ import annotations
@@ -10,37 +10,32 @@ from __future__ import annotations
 import logging
 import threading
 from pathlib import Path
-
-import numpy as np
+from typing import Protocol
 
 from policyloop.bundle.signing import KeyRing
 from policyloop.bundle.store import Store
 from policyloop.core.profile import RobotProfile
-from policyloop.core.step import Observation
-from policyloop.errors import VerificationError
+from policyloop.core.step import Action, Command, Observation
 from policyloop.runtime.locate import bundle_directory
-from policyloop.runtime.policy import Policy
+from policyloop.runtime.policy import Exploration, Policy
+from policyloop.runtime.trial import load_warm
 
-__all__ = ["PolicySlot", "load_warm"]
+__all__ = ["PolicySlot", "Slot"]
 
 log = logging.getLogger(__name__)
 
-_WARM_UP_CALLS = 3
 
+class Slot(Protocol):
+    """Holds the policy that drives now; it is exchanged between two ticks."""
 
-def load_warm(path: Path, profile: RobotProfile, backend: str, ring: KeyRing | None = None) -> Policy:
-    """Load a bundle and run it a few times on an empty observation.
+    policy: Policy
+    swaps: int
 
-    Raises:
-        VerificationError: Its output is not finite; and whatever `Policy.load` raises.
-    """
-    policy = Policy.load(path, profile, backend, ring)
-    arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in profile.observation_specs.items()}
-    for _ in range(_WARM_UP_CALLS):
-        if not np.isfinite(policy.mean(Observation(arrays, 0))).all():
-            policy.close()
-            raise VerificationError(f"bundle {path} answers with numbers that are not finite", "do not deploy it")
-    return policy
+    def act(self, observation: Observation, exploration: Exploration | None = None) -> Action:
+        """Ask the policy; raises whatever is wrong with it, and then the robot stands still for this tick."""
+
+    def executed(self, command: Command) -> None:
+        """Learn what the gate made of the last proposal."""
 
 
 class PolicySlot:
@@ -67,6 +62,13 @@ class PolicySlot:
         self._refused: set[Path] = set()
         self._thread: threading.Thread | None = None
         self._ready: Policy | None = None
+
+    def act(self, observation: Observation, exploration: Exploration | None = None) -> Action:
+        """See `Slot.act`."""
+        return self.policy.act(observation, exploration)
+
+    def executed(self, command: Command) -> None:
+        """See `Slot.executed`."""
 
     def follow(self, *, wait: bool = False) -> bool:
         """Call between two ticks: take a policy that is ready, and look for a newer one.
