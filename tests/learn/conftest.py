@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,3 +129,23 @@ def write_journal(tmp_path: Path) -> Iterator[Callable[..., Journal]]:
     yield write
     for journal in opened:
         journal.close()
+
+
+@pytest.fixture(scope="session")
+def begin() -> Callable[..., tuple[BaseProcess, Connection]]:
+    """Return `begin(program, **names)`: a process that runs Python text with these names, and what it reports.
+
+    The program has the name `report` too, which sends an object here. Processes begin quickly: they are
+    forked from one that has imported torch and done nothing else.
+    """
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["policyloop.learn.learner", "torch.utils.tensorboard", "torch._dynamo"])
+
+    def start(program: str, **names: Any) -> tuple[BaseProcess, Connection]:
+        reports, child_end = server.Pipe(duplex=False)
+        child = server.Process(target=exec, args=(program, {**names, "report": child_end.send}), daemon=True)
+        child.start()
+        child_end.close()
+        return child, reports
+
+    return start

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -26,6 +33,8 @@ from policyloop.learn.checkpoint import (
 from policyloop.learn.feed import FeedState
 from policyloop.learn.networks import ActorCritic, make_network
 from policyloop.learn.ppo import PpoSettings, make_optimizer
+
+Begin = Callable[..., tuple[BaseProcess, Connection]]
 
 
 class Training:
@@ -274,6 +283,17 @@ def test_the_newest_checkpoint_that_is_whole_is_taken(training: Training, tmp_pa
     assert "move them away" in caught.value.remedy
 
 
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
+    training: Training, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    training.save(tmp_path, 5)
+    flip(training.save(tmp_path, 10) / "state.safetensors", -1)
+    assert update_of(latest_checkpoint(tmp_path)) == 5
+    (warning,) = caplog.records
+    assert warning.levelname == "WARNING"
+    assert f"checkpoint {tmp_path / '000010'} is damaged" in warning.getMessage()
+
+
 def test_a_write_that_was_interrupted_is_no_checkpoint(training: Training, tmp_path: Path) -> None:
     training.save(tmp_path, 5)
     training.save(tmp_path / "elsewhere", 10).rename(tmp_path / ".000010.new")
@@ -329,3 +349,86 @@ def test_saving_succeeds_once_there_is_space_again(training: Training, refused: 
     refused(tmp_path, 5)
     training.save(tmp_path, 5)
     assert update_of(latest_checkpoint(tmp_path)) == 5
+
+
+# -- killed -----------------------------------------------------------------------------------
+
+
+SAVE = """
+from itertools import count
+import torch
+from policyloop.bundle.build import Bundle
+from policyloop.bundle.manifest import decode_manifest
+from policyloop.learn.checkpoint import load_checkpoint, save_checkpoint
+from policyloop.learn.networks import make_network
+from policyloop.learn.ppo import PpoSettings, make_optimizer
+torch.set_num_threads(1)
+checkpoint = load_checkpoint(first)
+state = checkpoint.state
+network = make_network("mlp", state.profile)
+optimizer, generator = make_optimizer(network, PpoSettings()), torch.Generator()
+checkpoint.restore(network, optimizer, generator)
+files = {path.name: path.read_bytes() for path in (first / "bundle").iterdir()}
+bundle = Bundle(decode_manifest(files.pop("manifest.json"), "bundle"), files)
+for serial in count(start):
+    state.elapsed_s = serial
+    state.update = 1 if again else serial
+    save_checkpoint(directory, state, network, optimizer, generator, bundle)
+    report(serial)
+"""
+
+
+def kill_saves(times: int, *, again: bool, begin: Begin, training: Training, root: Path) -> int:
+    """Kill an endless saver so many times; returns how many saves were cut short by it.
+
+    Args:
+        times: Kills.
+        again: Every checkpoint replaces the one before: all are of the same update.
+        begin: Begins a process.
+        training: What is saved.
+        root: Directory to use.
+    """
+    first, directory = training.save(root / "first", 0), root / "checkpoints"
+    rng = np.random.default_rng(0)
+    last = cut = 0
+    for _ in range(times):
+        child, reports = begin(SAVE, first=first, directory=directory, start=last + 1, again=again)
+        last = reports.recv()
+        time.sleep(rng.uniform(0.0, 0.03))
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        child.close()
+        newest, path = latest_checkpoint(directory), max(directory.glob("[0-9]*"))
+        assert newest is not None
+        assert newest.state.update == int(path.name)  # nothing under a checkpoint's name had to be passed over
+        assert newest.state.elapsed_s >= max([last, *reported(reports)])
+        open_bundle(path / "bundle", training.profile)
+        cut += any(directory.glob(".*"))
+        last = int(newest.state.elapsed_s)
+        for older in sorted(directory.glob("[0-9]*"))[:-2]:
+            shutil.rmtree(older)
+    return cut
+
+
+def reported(reports: Connection) -> Iterator[Any]:
+    """Yield what a process that has ended reported, and nobody has read yet."""
+    with reports, suppress(EOFError):
+        while True:
+            yield reports.recv()
+
+
+AGAIN = pytest.mark.parametrize("again", [False, True], ids=["of the next update", "of the same update"])
+
+
+@AGAIN
+def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(
+    again: bool, begin: Begin, training: Training, tmp_path: Path
+) -> None:
+    assert kill_saves(25, again=again, begin=begin, training=training, root=tmp_path) > 0
+
+
+@pytest.mark.long
+@AGAIN
+def test_five_hundred_kills(again: bool, begin: Begin, training: Training, tmp_path: Path) -> None:
+    assert kill_saves(500, again=again, begin=begin, training=training, root=tmp_path) > 50

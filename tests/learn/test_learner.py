@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +24,7 @@ from policyloop.bundle.verify import open_bundle
 from policyloop.core.clock import VirtualClock
 from policyloop.core.profile import RobotProfile, Stream
 from policyloop.core.step import Observation, Step
-from policyloop.errors import ConfigError, IncompatibleError
+from policyloop.errors import ConfigError, IncompatibleError, StorageError
 from policyloop.learn.bc import BcSettings
 from policyloop.learn.checkpoint import latest_checkpoint, load_checkpoint
 from policyloop.learn.learner import Learner, Progress
@@ -458,6 +463,136 @@ def test_going_on_with_another_profile_is_refused(
         assert caught.value.exit_code == 7
     finally:
         other.close()
+
+
+# -- killed -----------------------------------------------------------------------------------
+
+
+LEARN = """
+from policyloop.bundle.store import Store
+from policyloop.learn.learner import Learner
+from policyloop.link.journal import Journal
+Learner(
+    Journal(journal),
+    settings,
+    checkpoints=root / "checkpoints",
+    store=Store(root / "store"),
+    runs=root / "runs",
+    resume=True,
+    report=lambda progress: report((progress.phase, progress.update)),
+).run()
+"""
+
+
+def all_that_is_learned(place: Place) -> tuple[Any, ...]:
+    """Return what the newest checkpoint holds, but for the time it took and the numbers of policies."""
+    checkpoint = latest_checkpoint(place.checkpoints)
+    assert checkpoint is not None
+    state = checkpoint.state
+    return state.update, state.tensors_sha256, state.normalizer, state.feed, state.cloned, state.demonstrations_until
+
+
+def test_a_learner_that_is_killed_twenty_times_learns_the_same_bit_for_bit(
+    blind: RobotProfile,
+    drive: Drive,
+    write_journal: Write,
+    begin: Callable[..., tuple[BaseProcess, Connection]],
+    place: Place,
+    tmp_path: Path,
+) -> None:
+    journal = write_journal(blind, recording(drive, length=1500))
+    settings = change(update_interval=20, total_updates=60)
+    started_s = time.monotonic()
+    place.learner(journal, settings).run()
+    update_s = (time.monotonic() - started_s) / settings.total_updates
+    killed, rng = Place(tmp_path / "killed"), np.random.default_rng(0)
+    for kill in range(20):
+        begun = max(killed.updates(), default=0) + kill % 4
+        child, reports = begin(LEARN, journal=tmp_path / "journal-0", settings=settings, root=tmp_path / "killed")
+        with reports:
+            while reports.recv() != ("updating", begun):
+                pass
+            time.sleep(rng.uniform(0, 1.5 * update_s))
+            child.kill()
+            child.join()
+        assert child.exitcode == -signal.SIGKILL
+        child.close()
+    assert killed.updates()[-1] >= 20
+    killed.learner(journal, settings, resume=True).run()
+    assert all_that_is_learned(killed) == all_that_is_learned(place)
+
+
+# -- a full disk ------------------------------------------------------------------------------
+
+
+def between(first: int, last: int, context: Any, entered: ExitStack) -> Callable[[Progress], None]:
+    """Return a report that enters a context before update number `first` and leaves it before the one after `last`."""
+
+    def report(progress: Progress) -> None:
+        if (progress.phase, progress.update) == ("updating", first - 1):
+            entered.enter_context(context)
+        if (progress.phase, progress.update) == ("updating", last):
+            entered.close()
+
+    return report
+
+
+def test_a_full_disk_is_an_alarm_and_training_goes_on(
+    journal: Journal,
+    place: Place,
+    tmp_path: Path,
+    full_disk: Callable[[int], Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    place.learner(journal).run()
+    hindered = Place(tmp_path / "hindered")
+    with ExitStack() as full:
+        learner = hindered.learner(journal, report=between(2, 2, full_disk(0), full))
+        learner.run()
+    alarms = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert [text.partition(",")[0].partition(" to ")[0] for text in alarms] == [
+        "robots keep policy 2",
+        "cannot write the numbers of training",
+        "update 2 is in no checkpoint",
+    ]
+    assert hindered.updates() == [0, 3, 4, 6]  # tried again at once
+    assert all_that_is_learned(hindered) == all_that_is_learned(place)
+    assert learner.version == hindered.store.newest_version == 6  # one was never shipped
+    assert len(hindered.lines()) == 7
+    assert len(hindered.scalars()["train/value_loss"]) == 5
+
+
+def test_a_disk_that_is_full_to_the_end_fails_and_costs_what_came_after_the_last_checkpoint(
+    journal: Journal, place: Place, tmp_path: Path, full_disk: Callable[[int], Any]
+) -> None:
+    place.learner(journal).run()
+    hindered = Place(tmp_path / "hindered")
+    with ExitStack() as full, pytest.raises(StorageError, match="cannot write checkpoint"):
+        hindered.learner(journal, report=between(4, 6, full_disk(0), full)).run()
+    assert hindered.updates() == [0, 2]
+    assert hindered.store.newest_version == 4
+    hindered.learner(journal, resume=True).run()
+    assert all_that_is_learned(hindered) == all_that_is_learned(place)
+
+
+def test_a_disk_that_refuses_the_last_policy_only_fails(journal: Journal, place: Place) -> None:
+    def report(progress: Progress) -> None:
+        if progress.phase == "updating" and progress.update == 5:
+            versions = place.store.directory / "versions"
+            versions.rename(versions.with_name("kept"))
+            versions.touch()
+
+    with pytest.raises(StorageError, match="cannot write bundle"):
+        place.learner(journal, report=report).run()
+    assert place.updates() == [0, 2, 4, 6]
+
+
+def test_a_disk_that_refuses_the_first_policy_ends_the_training(
+    journal: Journal, place: Place, full_disk: Callable[[int], Any]
+) -> None:
+    learner = place.learner(journal)
+    with full_disk(1000), pytest.raises(StorageError, match="cannot write bundle"):
+        learner.run()
 
 
 # -- beside a gateway -------------------------------------------------------------------------

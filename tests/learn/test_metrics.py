@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -62,3 +64,34 @@ def test_every_update_is_one_json_line(tmp_path: Path) -> None:
     assert lines[1]["entropy"] == 0.5
     assert lines[1]["ledger"] == {"trained": 10}
     assert lines[1]["wall_clock_s"] == pytest.approx(lines[0]["wall_clock_s"], abs=60)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # tensorboard's thread
+@pytest.mark.parametrize("limit_bytes", [0, 300], ids=["all files", "event files"])
+def test_a_full_disk_is_an_alarm_and_later_numbers_are_written_again(
+    limit_bytes: int, tmp_path: Path, full_disk: Callable[[int], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.write(1, {"entropy": 1.0})
+    with full_disk(limit_bytes):
+        metrics.write(2, {"entropy": 2.0, **{f"reward/{name}": 0.5 for name in "abcde"}})
+    metrics.write(3, {"entropy": 3.0})  # tensorboard may say only now that it failed
+    metrics.write(4, {"entropy": 4.0})
+    metrics.close()
+    (alarm,) = caplog.records
+    assert alarm.levelname == "ERROR"
+    assert f"cannot write the numbers of training to {tmp_path}" in alarm.getMessage()
+    lines = [msgspec.json.decode(line) for line in (tmp_path / "progress.jsonl").read_bytes().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    steps = [step for step, _ in scalars(tmp_path)["train/entropy"]]
+    assert (steps[0], steps[-1]) == (1, 4)
+
+
+def test_a_disk_that_is_still_full_at_the_end_is_an_alarm_too(
+    tmp_path: Path, full_disk: Callable[[int], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = Metrics(tmp_path)
+    with full_disk(0):
+        metrics.write(1, {"entropy": 1.0})
+        metrics.close()
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 __all__ = ["sync_directory", "write_directory", "write_file"]
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+"""Linux's fcntl.h and stdio.h."""
 
 
 def sync_directory(directory: Path) -> None:
@@ -42,6 +46,30 @@ def write_file(path: Path, data: bytes) -> None:
     sync_directory(path.parent)
 
 
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap what two names stand for, in one step; False where the system cannot, and nothing has changed."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):
+        return False
+    return renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0
+
+
+def _replace(staging: Path, final: Path) -> Path:
+    """Give `staging` the name of the directory `final`; returns where the old one is now."""
+    if _exchange(staging, final):
+        return staging
+    old = final.with_name(f".{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    final.rename(old)
+    try:
+        staging.rename(final)
+    except OSError:
+        old.rename(final)
+        raise
+    return old
+
+
 def write_directory(final: Path, files: Mapping[str, bytes]) -> None:
     """Write a directory of files completely, then give it its name; one that has this name is replaced.
 
@@ -52,7 +80,7 @@ def write_directory(final: Path, files: Mapping[str, bytes]) -> None:
     Raises:
         OSError: The disk refuses; what was at `final` is still there.
     """
-    staging = final.with_name(f".{final.name}.new")
+    staging, old = final.with_name(f".{final.name}.new"), None
     try:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
@@ -62,10 +90,13 @@ def write_directory(final: Path, files: Mapping[str, bytes]) -> None:
             _write(path, data)
         for directory in {path.parent for path in staging.rglob("*")}:
             sync_directory(directory)
-        if final.exists():
-            shutil.rmtree(final)
-        staging.rename(final)
+        if final.is_dir() and not final.is_symlink():
+            old = _replace(staging, final)
+        else:
+            staging.rename(final)
     except OSError:
         shutil.rmtree(staging, ignore_errors=True)
         raise
     sync_directory(final.parent)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)

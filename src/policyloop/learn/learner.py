@@ -26,7 +26,7 @@ from policyloop.bundle.store import Store
 from policyloop.convert.export import export_bundle, probe_features
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Arrays
-from policyloop.errors import ConfigError, IncompatibleError
+from policyloop.errors import ConfigError, IncompatibleError, StorageError
 from policyloop.learn.bc import Demonstrations, clone, cloning_loss, draw_batch
 from policyloop.learn.checkpoint import Checkpoint, CheckpointState, latest_checkpoint, save_checkpoint
 from policyloop.learn.device import choose_device, keep_freed_memory
@@ -117,6 +117,8 @@ class Learner:
         if saved is not None:
             feed_state = self._restore(saved)
         self._checkpointed = -1 if saved is None else saved.state.update
+        self._overdue = False
+        self._shipped = True
         self._feed = Feed(
             journal,
             self._normalizer,
@@ -167,7 +169,11 @@ class Learner:
         return dict(self._feed.ledger)
 
     def run(self) -> None:
-        """Learn until the settings say enough, the journal ends (without a gateway), or `stop` is set."""
+        """Learn until the settings say enough, the journal ends (without a gateway), or `stop` is set.
+
+        Raises:
+            StorageError: The disk refuses the first policy, or at the end still refuses the last one or its checkpoint.
+        """
         try:
             if not self._cloned and self._settings.demonstrations:
                 self._clone()
@@ -177,7 +183,9 @@ class Learner:
                 while not self._finished and self._improve():
                     pass
             if self._version and self._update > self._checkpointed:
-                self._checkpoint()
+                self._save()
+            if not self._shipped:
+                self._deliver()
             self._tell("finished", 1, 1)
         finally:
             self._metrics.close()
@@ -290,7 +298,7 @@ class Learner:
         self._remember(traces)
         self._ship()
         self._write(statistics, len(rollout), time.monotonic() - started_s)
-        if self._update % self._settings.checkpoint_interval == 0 or self._finished:
+        if self._update % self._settings.checkpoint_interval == 0 or self._overdue or self._finished:
             self._checkpoint()
         self._hold(False)
         return True
@@ -353,21 +361,35 @@ class Learner:
     # -- results ------------------------------------------------------------------------------
 
     def _ship(self) -> None:
-        """Export the policy, check it against torch, and make it the store's current one."""
+        """Export the policy, check it against torch, and deliver it; if the disk refuses, robots keep what they have.
+
+        Raises:
+            StorageError: They have none.
+        """
         # Robots know a policy by its number: one that was shipped after the checkpoint keeps it.
-        self._version = 1 + max(self._version, self._store.newest_version)
-        self._bundle = self._export()
+        self._bundle = self._export(1 + max(self._version, self._store.newest_version))
+        try:
+            self._deliver()
+        except StorageError as error:
+            if self._version == 0:
+                raise
+            self._shipped = False
+            log.error("robots keep policy %d, the next update ships again: %s", self._version, error)
+
+    def _deliver(self) -> None:
+        """Make the exported policy the store's current one."""
         self._store.activate(self._store.add(self._bundle))
+        self._version, self._shipped = self._bundle.manifest.version, True
         if self._gateway is not None:
             self._gateway.announce(policy_version=self._version)
 
-    def _export(self) -> Bundle:
+    def _export(self, version: int) -> Bundle:
         return export_bundle(
             self._network,
             self._profile,
             self._normalizer,
             network_name=self._settings.network,
-            version=self._version,
+            version=version,
             noise_hold_ticks=self._settings.ppo.noise_hold_ticks,
             observations=self._recent_inputs or probe_features(self._profile, _PARITY_OBSERVATIONS),
             training={
@@ -400,6 +422,14 @@ class Learner:
         )
 
     def _checkpoint(self) -> None:
+        """Save a checkpoint; if the disk refuses, the older ones stay and the next update tries again."""
+        try:
+            self._save()
+        except StorageError as error:
+            self._overdue = True
+            log.error("update %d is in no checkpoint, the next one tries again: %s", self._update, error)
+
+    def _save(self) -> None:
         state = CheckpointState(
             profile=self._profile,
             profile_digest=self._profile.digest,
@@ -415,7 +445,7 @@ class Learner:
             settings=msgspec.to_builtins(self._settings),
         )
         save_checkpoint(self._checkpoints, state, self._network, self._optimizer, self._generator, self._bundle)
-        self._checkpointed = self._update
+        self._checkpointed, self._overdue = self._update, False
 
     # -- talking to others --------------------------------------------------------------------
 
