@@ -229,6 +229,8 @@ def test_a_policy_that_the_gate_must_stop_all_the_time_is_rolled_back(
     proven: Store, start: Callable[..., Robot], ship: Callable[..., Path], usual: tuple[float, float]
 ) -> None:
     robot = start(proven, probation_s=30.0)
+    for _ in range(60):
+        robot.tick()
     path = ship(2, mean=usual)
     robot.until(lambda: robot.slot.swaps == 1)
     robot.until(lambda: proven.state_of(path) == "bad", command=STOPPED)
@@ -264,16 +266,35 @@ def test_a_robot_without_a_version_does_not_start(
     assert caught.value.exit_code == 6
 
 
-def test_the_first_version_of_all_is_on_probation_and_has_nobody_behind_it(
-    store: Store, start: Callable[..., Robot], observation: Observation
+def test_the_first_version_of_all_is_on_probation_without_anybody_to_be_compared_with(
+    store: Store, start: Callable[..., Robot]
 ) -> None:
-    robot = start(store, probation_s=30.0)
-    first = store.current
+    robot, first = start(store, probation_s=10.0), store.current
     assert first is not None
     assert store.about(first).attempts == 1
-    robot.until(lambda: store.state_of(first) == "bad", command=STOPPED)
+    robot.until(lambda: store.state_of(first) == "good", command=STOPPED)
+
+
+def test_a_first_version_that_fails_leaves_the_robot_standing_until_another_comes(
+    tmp_path: Path,
+    start: Callable[..., Robot],
+    make_bundle: Callable[..., Bundle],
+    mini: RobotProfile,
+) -> None:
+    store = Store(tmp_path / "new")
+    first = store.add(build_bundle(make_bundle(1).manifest, {NETWORK_NAME: network(mini, "nan", above=5.0 - 1e-3)}))
+    store.activate(first)
+    robot = start(store, probation_s=30.0)
+    usual = robot.observation
+    assert robot.tick() is not None
+    robot.observation = same(usual, 1e6)
+    robot.until(lambda: store.state_of(first) == "bad")
+    robot.observation = usual
     assert robot.tick() is None
     assert "there is none before it" in robot.errors[-1]
+    second = store.add(make_bundle(2))
+    store.activate(second)
+    robot.until(lambda: robot.drove[-1] == 2)
 
 
 def test_a_start_with_a_version_that_cannot_be_loaded_goes_back_at_once(

@@ -105,6 +105,12 @@ def test_a_policy_that_never_had_to_be_stopped_leaves_its_successor_some_room() 
     assert probation.problem == ""
 
 
+def test_without_a_policy_before_it_stops_are_not_held_against_it() -> None:
+    probation = Probation(SETTINGS, 10.0, baseline=None)
+    drive(probation, 300, trip_every=1)
+    assert probation.passed
+
+
 def test_the_first_ticks_are_too_few_to_count_stops() -> None:
     probation = Probation(SETTINGS, 10.0)
     drive(probation, 49, trip_every=1)

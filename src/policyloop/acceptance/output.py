@@ -9,12 +9,12 @@ import msgspec
 from policyloop.acceptance.page import conversion_page
 from policyloop.acceptance.report import Outcome
 from policyloop.acceptance.source import Source
-from policyloop.bundle.build import build_bundle
+from policyloop.bundle.build import Bundle, build_bundle
 from policyloop.bundle.manifest import RKNN_NAME
 from policyloop.core.files import write_directory, write_file
 from policyloop.errors import StorageError, UsageError
 
-__all__ = ["write_outcome"]
+__all__ = ["converted_bundle", "write_outcome"]
 
 
 def write_outcome(outcome: Outcome, source: Source, output: Path, bundle: Path | None) -> None:
@@ -40,13 +40,18 @@ def write_outcome(outcome: Outcome, source: Source, output: Path, bundle: Path |
         if outcome.rknn is not None:
             write_file(output, outcome.rknn)
             if bundle is not None:
-                _write_bundle(outcome, outcome.rknn, source, bundle)
+                write_directory(bundle, converted_bundle(outcome, outcome.rknn, source).contents)
     except OSError as error:
         raise StorageError(f"cannot write {output}: {error.strerror}", "free some space") from error
 
 
-def _write_bundle(outcome: Outcome, rknn: bytes, source: Source, bundle: Path) -> None:
+def converted_bundle(outcome: Outcome, rknn: bytes, source: Source) -> Bundle:
+    """Return the source's bundle with a network for the NPU in it.
+
+    Raises:
+        UsageError: The source does not say which robot it drives, or is no bundle.
+    """
     if source.bundle is None or not source.bundle.manifest.created:
         raise UsageError("only a checkpoint or a bundle becomes a bundle", "leave --bundle away for an .onnx file")
     about = msgspec.structs.replace(source.bundle.manifest, conversion=outcome.conversion)
-    write_directory(bundle, build_bundle(about, {**source.bundle.files, RKNN_NAME: rknn}).contents)
+    return build_bundle(about, {**source.bundle.files, RKNN_NAME: rknn})

@@ -29,7 +29,7 @@ from policyloop.core.clock import utc
 from policyloop.core.profile import RobotProfile
 from policyloop.errors import IncompatibleError, StorageError, VerificationError
 
-__all__ = ["Recipient", "receive_bundle"]
+__all__ = ["Recipient", "check_bundle", "receive_bundle"]
 
 _SOURCE = "the bundle"
 
@@ -62,12 +62,7 @@ def receive_bundle(stream: BinaryIO, recipient: Recipient) -> Path:
         StorageError: The disk refuses.
     """
     reader, store = ArchiveReader(stream), recipient.store
-    data = reader.take(MANIFEST_NAME, MAX_MANIFEST_BYTES)
-    signature = reader.take(SIGNATURE_NAME, MAX_SIGNATURE_BYTES)
-    verify_manifest(data, signature, recipient.ring)
-    manifest = decode_manifest(data, f"{_SOURCE}'s manifest")
-    name = store.name_of(manifest.version, hashlib.sha256(data).hexdigest())
-    _check(manifest, name, recipient)
+    data, signature, manifest, name = _open(reader, recipient)
     with store.receiving(sum(entry.size for entry in manifest.files.values())) as staging:
         present = store.directory / "versions" / name
         if _is_whole(present, recipient):
@@ -83,6 +78,30 @@ def receive_bundle(stream: BinaryIO, recipient: Recipient) -> Path:
         return store.adopt(staging, name)
 
 
+def check_bundle(stream: BinaryIO, recipient: Recipient) -> str:
+    """Check everything that manifest and signature tell, and change nothing; returns the version's name.
+
+    Args:
+        stream: An archive; nothing behind its first two members is read.
+        recipient: The robot.
+
+    Raises:
+        PolicyloopError: As `receive_bundle`, as far as it can be known.
+    """
+    return _open(ArchiveReader(stream), recipient)[-1]
+
+
+def _open(reader: ArchiveReader, recipient: Recipient) -> tuple[bytes, bytes, Manifest, str]:
+    """Return a manifest that is signed and fits this robot: its bytes, its signature, decoded, and its name."""
+    data = reader.take(MANIFEST_NAME, MAX_MANIFEST_BYTES)
+    signature = reader.take(SIGNATURE_NAME, MAX_SIGNATURE_BYTES)
+    verify_manifest(data, signature, recipient.ring)
+    manifest = decode_manifest(data, f"{_SOURCE}'s manifest")
+    name = recipient.store.name_of(manifest.version, hashlib.sha256(data).hexdigest())
+    _check(manifest, name, recipient)
+    return data, signature, manifest, name
+
+
 def _check(manifest: Manifest, name: str, recipient: Recipient) -> None:
     """Check everything about a bundle that its manifest tells."""
     check_fits(manifest, recipient.profile, _SOURCE)
@@ -96,6 +115,7 @@ def _check(manifest: Manifest, name: str, recipient: Recipient) -> None:
             f"convert it with --target {recipient.board}",
         )
     recipient.store.check_newer(manifest.version, name)
+    recipient.store.check_not_bad(name)
 
 
 def _check_expiry(manifest: Manifest) -> None:

@@ -25,6 +25,7 @@ from policyloop.errors import ConfigError, StorageError, UsageError, Verificatio
 __all__ = [
     "MAX_SIGNATURE_BYTES",
     "SIGNATURE_NAME",
+    "SIGNER_NAME",
     "KeyRing",
     "Signer",
     "create_signer",
@@ -36,7 +37,7 @@ __all__ = [
 
 SIGNATURE_NAME = "manifest.sig"
 MAX_SIGNATURE_BYTES = 16 << 10
-_SIGNER = "signing.json"
+SIGNER_NAME = "signing.json"
 _CONTEXT = b"policyloop bundle manifest\x00"
 """Goes before what is signed: a signature for anything else can never pass for one of a manifest."""
 
@@ -99,7 +100,7 @@ def create_signer(directory: Path, name: str) -> Signer:
     key = SigningKey.generate()
     public, secret = (base64.b64encode(part).decode() for part in (bytes(key.verify_key), bytes(key)))
     signer = Signer(check_name(name), public, secret)
-    write_secret(directory / _SIGNER, signer)
+    write_secret(directory / SIGNER_NAME, signer)
     return signer
 
 
@@ -110,7 +111,7 @@ def load_signer(directory: Path) -> Signer:
         ConfigError: There is none, or the file is not one.
         SafetyRefusal: Others than its owner can read it.
     """
-    path = directory / _SIGNER
+    path = directory / SIGNER_NAME
     make_one = "policyloop keys new NAME --signing"
     data = read_secret(path, make_one)
     try:

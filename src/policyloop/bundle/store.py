@@ -147,6 +147,10 @@ class Store:
                 "train on from there; to go back to a version that the robot still has: policyloop store activate",
             )
 
+    def check_not_bad(self, name: str) -> None:
+        """Refuse a version that has failed here; SafetyRefusal."""
+        _check_not_bad(name, self._states().versions.get(name, VersionState()))
+
     @contextmanager
     def receiving(self, size: int) -> Iterator[Path]:
         """Give an empty directory to write `size` bytes into, to one process at a time; it is deleted afterwards.
@@ -211,11 +215,7 @@ class Store:
         """
         with self._changing() as states:
             found = states.versions.get(bundle.name, VersionState())
-            if found.state == "bad":
-                raise SafetyRefusal(
-                    f"version {bundle.name} is marked bad" + (f": {found.note}" if found.note else ""),
-                    "ship a new one; or policyloop store mark-good, if you know better",
-                )
+            _check_not_bad(bundle.name, found)
             current = self.current
             if current is not None and current != bundle and _worthier(states, current.name):
                 states.previous = current.name
@@ -344,6 +344,14 @@ class Store:
 
     def _refused(self, error: OSError) -> StorageError:
         return StorageError(f"cannot write to store {self.directory}: {error.strerror}", "free some space")
+
+
+def _check_not_bad(name: str, found: VersionState) -> None:
+    if found.state == "bad":
+        raise SafetyRefusal(
+            f"version {name} is marked bad" + (f": {found.note}" if found.note else ""),
+            "ship a new one; or policyloop store mark-good, if you know better",
+        )
 
 
 def _worthier(states: _States, name: str) -> bool:

@@ -61,7 +61,9 @@ def _options(
         end_with_parent(follow_parent)
 
 
-_COMMANDS = "bundle calibrate convert demo doctor evaluate export gateway journal keys run sim store toolkit train"
+_COMMANDS = (
+    "bundle calibrate convert demo deploy doctor evaluate export gateway journal keys run sim store toolkit train"
+)
 for _command in _COMMANDS.split():
     import_module(f"policyloop.cli.{_command}")
 

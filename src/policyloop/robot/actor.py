@@ -26,6 +26,9 @@ __all__ = ["Actor", "TickReport"]
 
 log = logging.getLogger(__name__)
 
+_COMPLAIN_EVERY_NS = 10_000_000_000
+"""What goes wrong in every tick is said now and then."""
+
 Disturbance = Callable[[Action], tuple[float, ...]]
 
 
@@ -82,6 +85,7 @@ class Actor:
         self._watch = watch
         self._lateness_ns, self._work_ns = array("q"), array("q")
         self.errors = self._missed = 0
+        self._reported, self._reported_ns = "", 0
 
     def tick(self) -> Command:
         """Do one tick; returns the command that was written."""
@@ -139,7 +143,11 @@ class Actor:
 
     def _report(self, what: str, error: Exception) -> None:
         self.errors += 1
-        log.error("%s failed, standing still: %s: %s", what, type(error).__name__, error)
+        text = f"{what} failed, standing still: {type(error).__name__}: {error}"
+        now_ns = self._clock.now_ns()
+        if text != self._reported or now_ns - self._reported_ns > _COMPLAIN_EVERY_NS:
+            self._reported, self._reported_ns = text, now_ns
+            log.error("%s", text)
 
     def run(self, stop: threading.Event, *, ticks: int | None = None) -> None:
         """Tick at the profile's rate until `stop` is set or `ticks` are done; ends with a zero command.

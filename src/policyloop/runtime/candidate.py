@@ -78,7 +78,9 @@ class Candidate:
         self._policy: Policy | None = None
         self._ticks: queue.Queue[tuple[Observation, Action]] = queue.Queue(maxsize=1)
         self._stop = threading.Event()
-        self._run = self._shadow if shadowed else (lambda policy: None)
+        self._shadowing = threading.Event()
+        if shadowed:
+            self._shadowing.set()
         self._thread = threading.Thread(target=self._prepare, name="policy-candidate")
         self._thread.start()
 
@@ -94,6 +96,10 @@ class Candidate:
         except queue.Full:
             return
 
+    def end_shadow(self) -> None:
+        """Compare no longer: what drove it was compared with is gone."""
+        self._shadowing.clear()
+
     def take(self) -> Policy:
         """Give the policy away, to drive; call once, when it is ready and there is no problem."""
         assert self._policy is not None
@@ -104,7 +110,7 @@ class Candidate:
         try:
             policy = self._loader.load(self.path)
             self._policy = policy
-            self._run(policy)
+            self._shadow(policy)
             if not self.problem and not self._stop.is_set() and not self._loader.is_proven(self.path):
                 self._loader.store.begin_attempt(self.path)  # written down before it drives
                 self._attempted = True
@@ -113,7 +119,7 @@ class Candidate:
 
     def _shadow(self, policy: Policy) -> None:
         shadow = Shadow(self._loader.profile, self._loader.settings)
-        while not shadow.done and not self._stop.is_set():
+        while self._shadowing.is_set() and not shadow.done:
             try:
                 observation, driven = self._ticks.get(timeout=_LOOK_S)
             except queue.Empty:
@@ -126,6 +132,7 @@ class Candidate:
     def close(self) -> None:
         """Give it up."""
         self._stop.set()
+        self._shadowing.clear()
         self._thread.join()
         if self._attempted:
             self._loader.store.withdraw_attempt(self.path)

@@ -33,7 +33,7 @@ __all__ = ["GuardedSlot", "open_slot"]
 log = logging.getLogger(__name__)
 
 _DEADLINE_SHARE = 0.8
-_BASELINE_TICKS = 300
+_BASELINE_TICKS, _BASELINE_LEAST = 300, 50
 _TRIPS = {"distance", "surroundings", "contact"}
 """What the gate says where a policy wanted to drive into something; that a sensor is silent is not its fault."""
 
@@ -120,7 +120,7 @@ class GuardedSlot:
         return path, policy
 
     def _new_probation(self) -> Probation:
-        baseline = float(np.mean(self._trips)) if self._trips else 0.0
+        baseline = float(np.mean(self._trips)) if len(self._trips) >= _BASELINE_LEAST else None
         return Probation(self._settings, self._profile.rates.control_hz, baseline)
 
     # -- the tick -----------------------------------------------------------------------------
@@ -176,7 +176,8 @@ class GuardedSlot:
         self._refused = None
         if self._previous is not None and current == self._previous[0]:  # somebody rolled back by hand
             return self._return_to(self._previous)
-        self._candidate = Candidate(current, self._loader, shadowed=not self._loader.is_proven(current))
+        shadowed = not self._unfit and not self._loader.is_proven(current)
+        self._candidate = Candidate(current, self._loader, shadowed=shadowed)
         return False
 
     def _settle(self, candidate: Candidate) -> bool:
@@ -213,6 +214,8 @@ class GuardedSlot:
         self._refuse(path, probation.problem)
         if self._previous is None:
             self._unfit = f"version {path.name} is bad: {probation.problem}; there is none before it"
+            if self._candidate is not None:
+                self._candidate.end_shadow()  # there is nothing left to compare it with
             return False
         return self._return_to(self._previous)
 
@@ -224,7 +227,7 @@ class GuardedSlot:
 
     def _exchange(self, path: Path, policy: Policy) -> None:
         """One assignment: network, normaliser and digest are one object."""
-        self._path, self.policy = path, policy
+        self._path, self.policy, self._unfit = path, policy, ""
         self.swaps += 1
         log.info("policy %d drives now (%s)", policy.version, policy.digest[:12])
 

@@ -108,17 +108,17 @@ class Probation:
     Args:
         settings: Numbers.
         control_hz: The profile's.
-        baseline: Share of ticks in which the gate had to stop the policy before it.
+        baseline: Share of ticks in which the gate had to stop the policy before it; None = there was none.
 
     Attributes:
         problem: Why it must not go on driving; empty as long as it may.
     """
 
-    def __init__(self, settings: SwapSettings, control_hz: float, baseline: float = 0.0) -> None:
+    def __init__(self, settings: SwapSettings, control_hz: float, baseline: float | None = 0.0) -> None:
         self.problem = ""
         self._ticks = max(1, round(settings.probation_s * control_hz))
         self._late_allowed = settings.late_share * self._ticks
-        self._trip_limit = settings.trip_ratio * max(baseline, _SMALLEST_TRIP_SHARE)
+        self._trip_limit = 1.0 if baseline is None else settings.trip_ratio * max(baseline, _SMALLEST_TRIP_SHARE)
         self._seen = self._late = self._tripped = 0
 
     @property

@@ -21,7 +21,7 @@ from policyloop.core.spec import ArraySpec
 from policyloop.core.step import Arrays
 from policyloop.errors import ConfigError, IncompatibleError, VerificationError
 
-__all__ = ["CORE_MASKS", "NPU_DEVICES", "RknnBackend", "npu_present"]
+__all__ = ["CORE_MASKS", "NPU_DEVICES", "RknnBackend", "board_npu", "npu_present"]
 
 CORE_MASKS = {"auto": 0, "0": 1, "1": 2, "2": 4, "0_1": 3, "0_1_2": 7}
 """NPU cores by name; a small network gains nothing from more than one."""
@@ -30,6 +30,15 @@ NPU_DEVICES = (Path("/dev/dri/renderD129"), Path("/dev/rknpu"))
 _COLLECT_EVERY = 5
 """Every call of `inference` leaves a reference cycle that holds its buffers, 42 kB and more
 (airockchip/rknn-toolkit2#42); collecting the young generations now and then keeps memory level."""
+
+
+def board_npu(compatible: Path = Path("/proc/device-tree/compatible")) -> str:
+    """Return this board's NPU by its chip's name, such as `rk3588`; empty where it is none of Rockchip's."""
+    try:
+        found = re.search(rb"rockchip,(rk\d{4})", compatible.read_bytes())
+    except OSError:
+        return ""
+    return found[1].decode() if found else ""
 
 
 def npu_present() -> bool:
