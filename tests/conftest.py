@@ -139,6 +139,55 @@ def make_onnx() -> Callable[..., bytes]:
     return make
 
 
+_WALKER = """
+name = "walker"
+
+[[proprio]]
+name = "joints"
+unit = "rad"
+size = 6
+scale = 0.5
+
+[[proprio]]
+name = "lean"
+unit = "rad"
+size = 2
+center = 0.1
+
+[[action]]
+name = "hip"
+unit = "rad"
+low = -0.5
+high = 0.5
+
+[[action]]
+name = "knee"
+unit = "rad"
+low = -0.2
+high = 1.0
+
+[[action]]
+name = "ankle"
+unit = "rad"
+low = -0.3
+high = 0.3
+"""
+
+
+@pytest.fixture(scope="session")
+def walker_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The profile of a robot without a camera, of the sizes of `make_onnx`: 8 numbers observed, 3 actions."""
+    path = tmp_path_factory.mktemp("profile") / "walker.toml"
+    path.write_text(_WALKER)
+    return path
+
+
+@pytest.fixture(scope="session")
+def walker(walker_file: Path) -> RobotProfile:
+    """See `walker_file`."""
+    return load_profile(walker_file)
+
+
 @pytest.fixture(scope="session")
 def toolkit() -> Toolkit:
     """The vendor's converter, the real one; the test is skipped, loudly, where it could not be installed."""

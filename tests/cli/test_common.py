@@ -19,6 +19,7 @@ COMMANDS = [
     ("evaluate",),
     ("export",),
     ("gateway",),
+    ("import",),
     ("journal",),
     ("journal", "info"),
     ("journal", "verify"),
@@ -64,6 +65,7 @@ def test_the_command_line_imports_nothing_heavy_before_it_knows_what_to_do() -> 
         pytest.param(["evaluate"], id="without its argument"),
         pytest.param(["gateway"], id="without a required option"),
         pytest.param(["export", "checkpoints/000001"], id="without a required output"),
+        pytest.param(["import", "policy.onnx", "--output", "bundle"], id="without a required profile"),
         pytest.param(["evaluate", "scripted", "--episodes", "0"], id="too small a number"),
         pytest.param(["evaluate", "scripted", "--episodes", "many"], id="not a number"),
         pytest.param(["gateway", "--journal", "j", "--port", "70000"], id="no port"),
@@ -97,6 +99,7 @@ def test_a_usage_error_exits_with_2(
         ["sim", "--steps", "1"],
         ["train", "--offline"],
         ["run", "--policy", "p"],
+        ["import", "policy.onnx", "--output", "bundle"],
     ],
     ids=lambda arguments: arguments[0],
 )

@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from policyloop.convert.onnx_graph import OPSET, GraphWriter
+from policyloop.convert.operators import unsupported
 from policyloop.errors import ConfigError
+from policyloop.learn.networks import ACTIVATIONS
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +54,10 @@ PICTURE = (4, 17, 23)
         pytest.param(nn.Tanh(), (9,), id="tanh"),
         pytest.param(nn.Sigmoid(), (9,), id="sigmoid"),
         pytest.param(nn.ELU(), (9,), id="elu"),
+        pytest.param(nn.GELU(), (9,), id="gelu"),
+        pytest.param(nn.SELU(), (9,), id="selu"),
+        pytest.param(nn.SiLU(), (9,), id="silu"),
+        pytest.param(nn.LeakyReLU(), (9,), id="leaky relu"),
         pytest.param(nn.Flatten(), PICTURE, id="flatten"),
         pytest.param(nn.AdaptiveAvgPool2d(1), PICTURE, id="pool"),
         pytest.param(nn.AdaptiveAvgPool2d((1, 1)), PICTURE, id="pool given as a pair"),
@@ -69,7 +75,7 @@ def test_a_layer_computes_what_torch_computes(module: nn.Module, shape: tuple[in
 @pytest.mark.parametrize(
     ("module", "named"),
     [
-        pytest.param(nn.Sequential(nn.Linear(9, 9), nn.GELU()), r"layer\.1 \(GELU\)", id="gelu"),
+        pytest.param(nn.Sequential(nn.Linear(9, 9), nn.Mish()), r"layer\.1 \(Mish\)", id="mish"),
         pytest.param(nn.BatchNorm1d(9), r"layer \(BatchNorm1d\)", id="batch norm"),
         pytest.param(nn.AdaptiveAvgPool2d(2), "AdaptiveAvgPool2d to 2", id="pool to a map"),
     ],
@@ -84,7 +90,7 @@ def test_a_layer_without_onnx_form_is_refused_by_name(module: nn.Module, named: 
 def test_the_refusal_names_the_layers_that_can_be_exported() -> None:
     graph = GraphWriter("test")
     with pytest.raises(ConfigError) as caught:
-        graph.module(nn.GELU(), graph.input("x", (9,)), "layer")
+        graph.module(nn.Mish(), graph.input("x", (9,)), "layer")
     for name in ("ReLU", "Tanh", "Conv2d", "Linear"):
         assert name in caught.value.remedy
 
@@ -93,6 +99,8 @@ def test_the_refusal_names_the_layers_that_can_be_exported() -> None:
     ("module", "shape"),
     [
         pytest.param(nn.ELU(alpha=0.5), (9,), id="elu of another slope"),
+        pytest.param(nn.LeakyReLU(0.3), (9,), id="leaky relu of another slope"),
+        pytest.param(nn.GELU(approximate="tanh"), (9,), id="gelu approximated"),
         pytest.param(nn.Linear(9, 5, bias=False), (9,), id="linear without bias"),
         pytest.param(nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"), PICTURE, id="reflecting padding"),
         pytest.param(nn.Conv2d(4, 6, 3, padding="same"), PICTURE, id="padding by name"),
@@ -104,6 +112,16 @@ def test_an_option_is_exported_or_refused_but_never_dropped(module: nn.Module, s
     except ConfigError:
         return
     assert difference < 1e-5
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS)
+def test_every_activation_of_a_perceptron_agrees_far_out_and_runs_on_the_npu(activation: type[nn.Module]) -> None:
+    x = torch.cat([torch.linspace(-30, 30, 601), torch.tensor([0.0, 1e-6, -1e-6, 1e4, -1e4])])
+    network = as_onnx(activation(), (len(x),))
+    session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
+    (ours,) = session.run(None, {"x": x[None].numpy()})
+    np.testing.assert_allclose(ours[0], activation()(x).numpy(), rtol=2e-6, atol=2e-6)
+    assert unsupported(node.op_type for node in onnx.load_from_string(network).graph.node) == []
 
 
 def test_the_graph_is_of_the_promised_opset_and_has_static_shapes() -> None:

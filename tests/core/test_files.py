@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from policyloop.core import files
-from policyloop.core.files import write_directory, write_file
+from policyloop.core.files import read_file, write_directory, write_file
+from policyloop.errors import StorageError, VerificationError
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -120,3 +121,17 @@ def test_what_is_no_directory_is_not_replaced_by_one(make: Callable[[Path], None
     with pytest.raises(NotADirectoryError):
         write_directory(tmp_path / "000001", {"a": b"1"})
     assert [entry.name for entry in tmp_path.iterdir()] == ["000001"]
+
+
+def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    assert read_file(tmp_path / "a", 5) == b"12345"
+    with pytest.raises(VerificationError, match="larger than 4 bytes"):
+        read_file(tmp_path / "a", 4)
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"cannot read .*missing: No such file"):
+        read_file(tmp_path / "missing", 5)
+    with pytest.raises(StorageError, match="is no file"):
+        read_file(tmp_path, 5)

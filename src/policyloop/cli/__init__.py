@@ -62,7 +62,8 @@ def _options(
 
 
 _COMMANDS = (
-    "bundle calibrate convert demo deploy doctor evaluate export gateway journal keys run sim store toolkit train"
+    "bundle calibrate convert demo deploy doctor evaluate export gateway import_ journal keys run sim store toolkit "
+    "train"
 )
 for _command in _COMMANDS.split():
     import_module(f"policyloop.cli.{_command}")

@@ -21,7 +21,16 @@ from policyloop.errors import ConfigError, VerificationError
 from policyloop.learn.networks import ActorCritic, MlpNetwork, OriginalNetwork, SpatialNetwork
 from policyloop.runtime.onnx_backend import OnnxBackend, run_onnx
 
-__all__ = ["MAX_PARITY_ERROR", "check_parity", "export_bundle", "export_onnx", "make_golden", "probe_features"]
+__all__ = [
+    "MAX_PARITY_ERROR",
+    "bundle_with_golden",
+    "check_parity",
+    "export_bundle",
+    "export_onnx",
+    "make_golden",
+    "policy_metadata",
+    "probe_features",
+]
 
 MAX_PARITY_ERROR = 1e-5
 """Largest difference between torch and onnxruntime that an export may show, before tanh."""
@@ -43,15 +52,20 @@ def export_onnx(
         known = ", ".join(kind.__name__ for kind in _WRITERS)
         raise ConfigError(f"network {type(network).__name__} cannot be exported", f"use one of {known}")
     output = write(graph, network, names)
-    metadata = {
+    metadata = policy_metadata(profile, normalizer or profile.nominal_normalizer, version)
+    return graph.finish(output, "mean", len(profile.action), metadata)
+
+
+def policy_metadata(profile: RobotProfile, normalizer: Normalizer, version: int) -> dict[str, str]:
+    """Return what an ONNX file must say about itself so that a robot can drive with the file alone."""
+    return {
         "profile_digest": profile.digest,
         "profile_name": profile.name,
         "version": str(version),
-        "inputs": ",".join(names),
-        "normalizer": msgspec.json.encode(normalizer or profile.nominal_normalizer).decode(),
+        "inputs": ",".join(feature_specs(profile)),
+        "normalizer": msgspec.json.encode(normalizer).decode(),
         "output": "mean before tanh; action = center + half_range * tanh(mean)",
     }
-    return graph.finish(output, "mean", len(profile.action), metadata)
 
 
 def _unit_range(graph: GraphWriter, x: str) -> str:
@@ -157,7 +171,7 @@ def export_bundle(
         raise ConfigError("a parity check needs at least one observation")
     onnx_bytes = export_onnx(network, profile, normalizer, version)
     parity = check_parity(network, onnx_bytes, profile, observations)
-    manifest = Manifest(
+    about = Manifest(
         version=version,
         created=creation_time(),
         profile_name=profile.name,
@@ -170,8 +184,15 @@ def export_bundle(
         parity=parity,
         training=training,
     )
+    return bundle_with_golden(about, onnx_bytes, profile, observations)
+
+
+def bundle_with_golden(
+    about: Manifest, onnx_bytes: bytes, profile: RobotProfile, observations: Sequence[Arrays]
+) -> Bundle:
+    """Return the bundle of a network, with golden vectors made of the first few observations."""
     golden = make_golden(onnx_bytes, profile, observations[:_GOLDEN_VECTORS])
-    return build_bundle(manifest, {NETWORK_NAME: onnx_bytes, GOLDEN_NAME: golden.encode()})
+    return build_bundle(about, {NETWORK_NAME: onnx_bytes, GOLDEN_NAME: golden.encode()})
 
 
 def make_golden(onnx_bytes: bytes, profile: RobotProfile, inputs: Sequence[Arrays]) -> Golden:

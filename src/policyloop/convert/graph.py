@@ -15,7 +15,7 @@ from onnx import numpy_helper, shape_inference
 from policyloop.convert.operators import CPU_OPERATORS, MAX_OPSET, remedy, unsupported
 from policyloop.errors import IncompatibleError, VerificationError
 
-__all__ = ["NetworkInput", "PreparedNetwork", "prepare"]
+__all__ = ["NetworkInput", "PreparedNetwork", "drop_unused", "prepare"]
 
 _MAX_BYTES = 512 << 20
 
@@ -201,7 +201,7 @@ def _fold_scaling(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, tu
         offset, end = _scalar_operand(graph, constants, after, "Add")
         scaling[info.name] = (scale, np.zeros(1) if offset is None else offset)
         _bypass(graph, info.name, end if offset is not None else after)
-    _drop_unused(graph)
+    drop_unused(graph)
     return folded, scaling
 
 
@@ -226,7 +226,7 @@ def _bypass(graph: onnx.GraphProto, start: str, end: str) -> None:
                 node.input[index] = start
 
 
-def _drop_unused(graph: onnx.GraphProto) -> None:
+def drop_unused(graph: onnx.GraphProto) -> None:
     """Remove nodes and constants that nothing depends on any more."""
     needed = {info.name for info in graph.output}
     kept = []

@@ -7,6 +7,7 @@ after every update. A layer that is not in the table is refused by name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -78,16 +79,13 @@ class GraphWriter:
             if module.output_size not in (1, (1, 1)):
                 raise ConfigError(f"{prefix}: AdaptiveAvgPool2d to {module.output_size} has no static ONNX form")
             return self.node("GlobalAveragePool", [x])
-        if isinstance(module, nn.ELU):
-            return self.node("Elu", [x], alpha=module.alpha)
         simple = _SIMPLE.get(type(module))
         if simple is None:
             raise ConfigError(
                 f"layer {prefix} ({type(module).__name__}) cannot be exported",
-                f"use one of {', '.join(sorted(t.__name__ for t in _SIMPLE))}, "
-                "ELU, Conv2d, Linear, AdaptiveAvgPool2d(1)",
+                f"use one of {', '.join(sorted(t.__name__ for t in _SIMPLE))}, Conv2d, Linear, AdaptiveAvgPool2d(1)",
             )
-        return simple(self, x)
+        return simple(self, module, x)
 
     def _convolution(self, layer: nn.Conv2d, x: str, prefix: str) -> str:
         if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
@@ -126,9 +124,33 @@ class GraphWriter:
         return bytes(model.SerializeToString(deterministic=True))
 
 
-_SIMPLE: dict[type[nn.Module], Callable[[GraphWriter, str], str]] = {
-    nn.ReLU: lambda graph, x: graph.node("Relu", [x]),
-    nn.Tanh: lambda graph, x: graph.node("Tanh", [x]),
-    nn.Sigmoid: lambda graph, x: graph.node("Sigmoid", [x]),
-    nn.Flatten: lambda graph, x: graph.node("Flatten", [x], axis=1),
+def _gelu(graph: GraphWriter, layer: Any, x: str) -> str:
+    """Write x / 2 * (1 + erf(x / sqrt 2)) as exporters do: the NPU's compiler knows that pattern (operators.py)."""
+    if layer.approximate != "none":
+        raise ConfigError(f"GELU approximated by {layer.approximate} has no ONNX form here", "use nn.GELU()")
+    half = graph.node("Erf", [graph.node("Div", [x, _number(graph, math.sqrt(2), f"sqrt2_{x}")])])
+    raised = graph.node("Add", [half, _number(graph, 1.0, f"one_{x}")])
+    return graph.node("Mul", [graph.node("Mul", [x, raised]), _number(graph, 0.5, f"half_{x}")])
+
+
+def _selu(graph: GraphWriter, layer: Any, x: str) -> str:
+    """Write a scaled Elu, which runs on the NPU where Selu does not; constants of Klambauer et al., 1706.02515."""
+    elu = graph.node("Elu", [x], alpha=1.6732632423543772)
+    return graph.node("Mul", [elu, _number(graph, 1.0507009873554805, f"scale_{x}")])
+
+
+def _number(graph: GraphWriter, value: float, name: str) -> str:
+    return graph.constant(np.array(value, np.float32), name)
+
+
+_SIMPLE: dict[type[nn.Module], Callable[[GraphWriter, Any, str], str]] = {
+    nn.ReLU: lambda graph, layer, x: graph.node("Relu", [x]),
+    nn.Tanh: lambda graph, layer, x: graph.node("Tanh", [x]),
+    nn.Sigmoid: lambda graph, layer, x: graph.node("Sigmoid", [x]),
+    nn.ELU: lambda graph, layer, x: graph.node("Elu", [x], alpha=layer.alpha),
+    nn.LeakyReLU: lambda graph, layer, x: graph.node("LeakyRelu", [x], alpha=layer.negative_slope),
+    nn.SiLU: lambda graph, layer, x: graph.node("Mul", [x, graph.node("Sigmoid", [x])]),
+    nn.GELU: _gelu,
+    nn.SELU: _selu,
+    nn.Flatten: lambda graph, layer, x: graph.node("Flatten", [x], axis=1),
 }

@@ -8,10 +8,31 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["sync_directory", "write_directory", "write_file"]
+from policyloop.errors import StorageError, VerificationError
+
+__all__ = ["read_file", "sync_directory", "write_directory", "write_file"]
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 """Linux's fcntl.h and stdio.h."""
+
+
+def read_file(path: Path, limit_bytes: int) -> bytes:
+    """Return the bytes of a file from anywhere.
+
+    Raises:
+        StorageError: There is none at `path`, or it cannot be read.
+        VerificationError: It is larger than `limit_bytes`.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise StorageError(f"{path} is no file", "check the path")
+        with path.open("rb") as file:
+            data = file.read(limit_bytes + 1)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}", "check the path") from error
+    if len(data) > limit_bytes:
+        raise VerificationError(f"{path} is larger than {limit_bytes} bytes")
+    return data
 
 
 def sync_directory(directory: Path) -> None:

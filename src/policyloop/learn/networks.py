@@ -17,6 +17,7 @@ from policyloop.core.profile import RobotProfile
 from policyloop.errors import ConfigError
 
 __all__ = [
+    "ACTIVATIONS",
     "LOG_STD_BOUNDS",
     "SCAN_COLUMNS",
     "ActorCritic",
@@ -34,6 +35,17 @@ SCAN_COLUMNS = 32
 """Length of the critic's scan: nearest obstacle per sector of the picture, as inverse distance."""
 
 LOG_STD_BOUNDS = (-5.0, 1.0)
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "silu": nn.SiLU,
+    "leaky_relu": nn.LeakyReLU,
+}
+"""What may stand between the layers of an `MlpNetwork`, each as torch makes it without arguments."""
 
 
 class ActorCritic(nn.Module):
@@ -179,13 +191,18 @@ class MlpNetwork(ActorCritic):
     """A multi-layer perceptron on the proprioception vector, for robots without a camera."""
 
     def __init__(
-        self, profile: RobotProfile, *, initial_log_std: float, hidden_sizes: tuple[int, ...] = (256, 128)
+        self,
+        profile: RobotProfile,
+        *,
+        initial_log_std: float,
+        hidden_sizes: tuple[int, ...] = (256, 128),
+        activation: str = "relu",
     ) -> None:
         super().__init__()
         sizes = (profile.proprio_size, *hidden_sizes)
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(sizes):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+            layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
         self.actor = nn.ModuleDict({"head": nn.Sequential(*layers, nn.Linear(sizes[-1], len(profile.action)))})
         self.critic = _critic(profile.proprio_size)
         self.log_std = nn.Parameter(torch.full((len(profile.action),), float(initial_log_std)))

@@ -1,0 +1,73 @@
+"""Statistics of observations that travel with a foreign policy: `obs_stats.npz` with `mean` and `std` (row S29)."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from policyloop.core.files import read_file
+from policyloop.core.normalizer import Normalizer
+from policyloop.core.profile import RobotProfile
+from policyloop.errors import IncompatibleError, VerificationError
+
+__all__ = ["load_observation_statistics", "unclipped_nominal"]
+
+_MAX_BYTES = 1 << 20
+_NO_CLIP = float(np.finfo(np.float32).max)
+"""Foreign policies were trained without our clip: no finite float32 is beyond this."""
+
+
+def unclipped_nominal(profile: RobotProfile) -> Normalizer:
+    """Return the profile's own centres and scales, without a clip."""
+    return msgspec.structs.replace(profile.nominal_normalizer, clip=_NO_CLIP)
+
+
+def load_observation_statistics(path: Path, profile: RobotProfile) -> Normalizer:
+    """Read `mean` and `std`, each of the length of the profile's proprioception vector; they replace its scales.
+
+    Raises:
+        StorageError: There is no file at `path`.
+        VerificationError: It is no such file, is far too large, or a number is not finite or a deviation not positive.
+        IncompatibleError: It is of observations of another length.
+    """
+    data = read_file(path, _MAX_BYTES)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            mean, std = (_vector(archive, name) for name in ("mean", "std"))
+    except (ValueError, KeyError, OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise VerificationError(
+            f"{path} holds no statistics: {error}", "write it with numpy.savez(path, mean=..., std=...)"
+        ) from error
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != profile.proprio_size:
+            raise IncompatibleError(
+                f"{path}: {name} has length {len(values)}, profile '{profile.name}' observes {profile.proprio_size}",
+                "give the statistics of this robot's observations",
+            )
+        wrong = ~np.isfinite(values) | ((values <= 0) if name == "std" else False)
+        if wrong.any():
+            index = int(np.argmax(wrong))
+            raise VerificationError(f"{path}: {name}[{index}] is {values[index]}", "record the statistics again")
+    return Normalizer(mean=tuple(mean.tolist()), std=tuple(std.tolist()), clip=_NO_CLIP)
+
+
+def _vector(archive: zipfile.ZipFile, name: str) -> NDArray[np.float64]:
+    """Read one vector; its size is known before memory is taken for it."""
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.file_size > _MAX_BYTES:
+        raise ValueError(f"{name} has {entry.file_size} bytes")
+    data = archive.read(entry)
+    stream = io.BytesIO(data)
+    version = npy.read_magic(stream)
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read_header(stream)
+    size = int(np.prod(shape, dtype=object))
+    if dtype.kind not in "fi" or max(shape, default=1) != size or size * dtype.itemsize > len(data):
+        raise ValueError(f"{name} is {dtype} {shape}, not a vector of numbers")
+    return np.load(io.BytesIO(data), allow_pickle=False).astype(np.float64).reshape(-1)
