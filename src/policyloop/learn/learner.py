@@ -22,11 +22,13 @@ import torch
 from torch import Tensor
 
 from policyloop.bundle.build import Bundle
+from policyloop.bundle.manifest import NETWORK_NAME
 from policyloop.bundle.store import Store
+from policyloop.bundle.verify import read_manifest
 from policyloop.convert.export import export_bundle, probe_features
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Arrays
-from policyloop.errors import ConfigError, IncompatibleError, StorageError
+from policyloop.errors import ConfigError, IncompatibleError, PolicyloopError, StorageError
 from policyloop.learn.bc import Demonstrations, clone, cloning_loss, draw_batch
 from policyloop.learn.checkpoint import Checkpoint, CheckpointState, latest_checkpoint, save_checkpoint
 from policyloop.learn.device import choose_device, keep_freed_memory
@@ -366,8 +368,12 @@ class Learner:
         Raises:
             StorageError: They have none.
         """
-        # Robots know a policy by its number: one that was shipped after the checkpoint keeps it.
-        self._bundle = self._export(1 + max(self._version, self._store.newest_version))
+        self._bundle = self._export(self._version + 1)
+        if self._was_shipped(self._bundle):
+            self._version, self._shipped = self._bundle.manifest.version, True
+            return
+        if self._store.newest_version > self._version:  # of updates that went another way
+            self._bundle = self._export(self._store.newest_version + 1)
         try:
             self._deliver()
         except StorageError as error:
@@ -375,6 +381,20 @@ class Learner:
                 raise
             self._shipped = False
             log.error("robots keep policy %d, the next update ships again: %s", self._version, error)
+
+    def _was_shipped(self, bundle: Bundle) -> bool:
+        """Tell whether robots got this very policy under this number before the learner was killed.
+
+        They have it, or one that was made from it; and steps that it drove are as fresh as they were.
+        """
+        manifest = bundle.manifest
+        if manifest.version > self._store.newest_version:
+            return False
+        try:
+            shipped = read_manifest(self._store.find(manifest.version))[1]
+        except PolicyloopError:
+            return False
+        return shipped.files[NETWORK_NAME] == manifest.files[NETWORK_NAME]
 
     def _deliver(self) -> None:
         """Make the exported policy the store's current one."""
