@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import math
+import os
 import resource
+import shutil
 import signal
+import socket
 import struct
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hypothesis
 import numpy as np
@@ -280,3 +285,68 @@ def full_disk() -> Callable[[int], Any]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limit
+
+
+class Sshd(NamedTuple):
+    """A real ssh server on this machine, and what it takes to get in.
+
+    Attributes:
+        config: Of an ssh client: host `robot` is the server.
+        authorized: What the server allows; rewrite it to tie the key to a command.
+        known: The client's known hosts.
+        public: The key that it allows.
+        host_key: The server's own, as known_hosts has it.
+    """
+
+    config: Path
+    authorized: Path
+    known: Path
+    public: str
+    host_key: str
+    port: int
+
+    def configured(self, name: str, *lines: str) -> Path:
+        """Write another client configuration with more lines in it; what comes first counts."""
+        path = self.config.with_name(name)
+        path.write_text("\n".join(["Host robot", *lines, self.config.read_text()]))
+        return path
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """OpenSSH's own server on a loopback port; the test is skipped, loudly, where it is not installed."""
+    program = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin")
+    if program is None or shutil.which("ssh") is None:
+        pytest.skip("NOT TESTED, there is no sshd: apt install openssh-server openssh-client")
+    folder = tmp_path_factory.mktemp("ssh")
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    user = getpass.getuser()
+    if user == "root":
+        Path("/run/sshd").mkdir(exist_ok=True)
+    (folder / "sshd_config").write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
+        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\nMaxStartups 100\n"
+    )
+    public, host_key = (folder / "user.pub").read_text(), f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}"
+    (folder / "authorized").write_text(public)
+    (folder / "known").write_text(host_key)
+    (folder / "config").write_text(
+        f"Host robot\n  HostName 127.0.0.1\n  Port {port}\n  User {user}\n  IdentityFile {folder}/user\n"
+        f"  IdentitiesOnly yes\n  IdentityAgent none\n  UserKnownHostsFile {folder}/known\n"
+        "  GlobalKnownHostsFile none\n"
+    )
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen([program, "-D", "-e", "-f", folder / "sshd_config"], stderr=log)
+    try:
+        deadline = time.monotonic() + 20
+        while b"listening" not in (folder / "log").read_bytes():
+            assert time.monotonic() < deadline and server.poll() is None, (folder / "log").read_text()
+            time.sleep(0.02)
+        yield Sshd(folder / "config", folder / "authorized", folder / "known", public, host_key, port)
+    finally:
+        server.kill()
+        server.wait()

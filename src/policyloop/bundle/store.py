@@ -258,7 +258,8 @@ class Store:
                 raise UsageError(f"store {self.directory} has no version to go back to", "activate one by its number")
             states.versions[current.name] = VersionState("bad", note=reason)
             states.versions[previous.name] = VersionState("good")
-            states.previous = ""
+            others = [path.name for path in self.versions() if path != previous and _state(states, path) == "good"]
+            states.previous = others[-1] if others else ""
             self._save(states, "rolled back from", current, reason)
             self._link(previous)
         return previous

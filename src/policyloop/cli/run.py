@@ -23,6 +23,10 @@ def run(
     trusted: Annotated[
         Path | None, typer.Option(help="Directory of keys: drive only what somebody trusted there has signed.")
     ] = None,
+    shadow_ticks: Annotated[
+        int, typer.Option(min=0, help="Ticks that a new version of a store answers beside the one that drives.")
+    ] = 100,
+    probation: Annotated[float, typer.Option(min=0, help="Seconds that a new version must drive to be good.")] = 30.0,
     io: Annotated[str, typer.Option(help="sim: a simulated rover in real time.")] = "sim",
     connect: Annotated[str, typer.Option(help="Gateway address; none = do not stream.")] = "",
     keys: Keys = None,
@@ -51,6 +55,7 @@ def run(
     from policyloop.robot.recorder import Recorder
     from policyloop.robot.service import UplinkThread
     from policyloop.runtime.guarded import open_slot
+    from policyloop.runtime.health import SwapSettings
     from policyloop.runtime.locate import find_policy
     from policyloop.safety.gate import SafetyGate
     from policyloop.sim.robot import SimulatedRobot
@@ -60,7 +65,9 @@ def run(
     loaded = load_profile(profile)
     stop = stop_on_signals()
     rng = np.random.default_rng(seed)
-    slot = open_slot(find_policy(policy), loaded, backend, None if trusted is None else KeyRing(trusted))
+    ring = None if trusted is None else KeyRing(trusted)
+    proof = SwapSettings(shadow_ticks=shadow_ticks, probation_s=probation)
+    slot = open_slot(find_policy(policy), loaded, backend, ring, proof)
     with tempfile.TemporaryDirectory(prefix="policyloop-") as temporary:
         link = None
         identity = identity_at(keys)

@@ -38,10 +38,12 @@ _TRIPS = {"distance", "surroundings", "contact"}
 """What the gate says where a policy wanted to drive into something; that a sensor is silent is not its fault."""
 
 
-def open_slot(source: Path, profile: RobotProfile, backend: str, ring: KeyRing | None) -> GuardedSlot | PolicySlot:
+def open_slot(
+    source: Path, profile: RobotProfile, backend: str, ring: KeyRing | None, settings: SwapSettings
+) -> GuardedSlot | PolicySlot:
     """Return the slot of a real robot: guarded on a store, which has a version to go back to; plain on one bundle."""
     if (source / "versions").is_dir():
-        return GuardedSlot(Store(source), profile, backend, ring)
+        return GuardedSlot(Store(source), profile, backend, ring, settings)
     return PolicySlot(source, profile, backend, ring)
 
 
