@@ -18,7 +18,7 @@ from tests.runtime.broken import network
 
 from policyloop.bundle.build import Bundle, build_bundle
 from policyloop.bundle.manifest import NETWORK_NAME, RKNN_NAME
-from policyloop.bundle.signing import KeyRing, create_signer
+from policyloop.bundle.signing import KeyRing, create_signer, sign_bundle
 from policyloop.bundle.store import Store
 from policyloop.bundle.verify import open_bundle
 from policyloop.convert.export import make_golden, probe_features
@@ -210,3 +210,39 @@ def test_a_deployment_converts_for_the_npu_when_it_is_given_samples(
     assert opened.manifest.conversion is not None
     assert opened.manifest.conversion.precision == "float16"
     assert json.loads(opened.files["model_version.json"])["target"] == "rk3588"
+
+
+def test_a_driving_robot_pulls_what_its_trainer_offers(
+    place: Place,
+    bundle_at: Callable[..., Path],
+    spawn: Callable[..., subprocess.Popen[str]],
+    mini: RobotProfile,
+    until: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    def ship(store: Store, version: int) -> Path:
+        opened = open_bundle(bundle_at(version), mini)
+        bundle = Bundle(opened.manifest, opened.files)
+        path = store.add(bundle)
+        sign_bundle(path, bundle.manifest.encode(), place.signer)
+        store.activate(path)
+        return path
+
+    place.store.mark(ship(place.store, 1), "good")
+    offered = Store(tmp_path / "offered")
+    newer = ship(offered, 2)
+    gateway = spawn(
+        "gateway", "--journal", "journal", "--profile", "rover-mini", "--port", 0, "--offer", offered.directory
+    )
+    assert gateway.stderr is not None
+    address = gateway.stderr.readline().split()[2].rstrip(",")
+    robot = spawn(
+        "run", "--profile", "rover-mini", "--policy", place.store.directory, "--trusted", place.trusted,
+        "--connect", address, "--pull", "activate", "--shadow-ticks", 3, "--probation", 1, "--json",
+    )  # fmt: skip
+    until(lambda: any(path.name == newer.name for path in place.store.versions()))
+    until(lambda: place.store.state_of(place.store.find(2)) == "good")
+    robot.send_signal(signal.SIGINT)
+    out, err = robot.communicate(timeout=30)
+    assert robot.returncode == 0, err
+    assert json.loads(out)["missed"] == 0

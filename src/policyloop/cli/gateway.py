@@ -19,6 +19,9 @@ def gateway(
     port: Port = 5555,
     v1_port: Annotated[int, typer.Option(help="Also take v1 packets at this port; anybody there may send them.")] = 0,
     keys: Keys = None,
+    offer: Annotated[
+        Path | None, typer.Option(help="Let robots pull the signed, current bundle of this store; default: nothing.")
+    ] = None,
 ) -> None:
     """Receive robots' steps into a journal until Ctrl-C."""
     from policyloop.core.profile import load_profile
@@ -28,7 +31,7 @@ def gateway(
     stop = stop_on_signals()
     store = Journal(journal, loaded, writable=True)
     try:
-        receiver = open_gateway(store, loaded, host, port, v1_port, keys)
+        receiver = open_gateway(store, loaded, host, port, v1_port, keys, offer)
         try:
             while not stop.wait(0.2):
                 receiver.check()

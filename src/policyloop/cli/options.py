@@ -58,11 +58,19 @@ def identity_at(keys: Path | None) -> Identity | None:
 
 
 def open_gateway(
-    journal: Journal, profile: RobotProfile, host: str, port: int, v1_port: int, keys: Path | None
+    journal: Journal,
+    profile: RobotProfile,
+    host: str,
+    port: int,
+    v1_port: int,
+    keys: Path | None,
+    offered: Path | None = None,
 ) -> Gateway:
-    """Start to listen, and say where."""
+    """Start to listen, and say where; robots may pull from the store `offered`."""
+    from policyloop.bundle.store import Store
     from policyloop.link.gateway import Gateway
     from policyloop.link.keys import AllowList
+    from policyloop.link.offer import Offer
 
     gateway = Gateway(
         journal,
@@ -71,6 +79,7 @@ def open_gateway(
         address(v1_port) if v1_port else None,
         identity=identity_at(keys),
         allowed=None if keys is None else AllowList(keys),
+        offer=None if offered is None else Offer(Store(offered)),
     )
     gateway.start()
     typer.echo(f"listening at {gateway.address}" + (f", v1 at {gateway.v1_address}" if v1_port else ""), err=True)

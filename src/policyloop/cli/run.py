@@ -29,6 +29,9 @@ def run(
     probation: Annotated[float, typer.Option(min=0, help="Seconds that a new version must drive to be good.")] = 30.0,
     io: Annotated[str, typer.Option(help="sim: a simulated rover in real time.")] = "sim",
     connect: Annotated[str, typer.Option(help="Gateway address; none = do not stream.")] = "",
+    pull: Annotated[
+        str, typer.Option(help="From the gateway: off; stage: take signed versions in; activate: drive them too.")
+    ] = "off",
     keys: Keys = None,
     gateway_key: GatewayKey = "",
     name: Annotated[str, typer.Option(help="Name of this robot; default: its key's, or the machine's.")] = "",
@@ -52,6 +55,7 @@ def run(
     from policyloop.robot.actor import Actor
     from policyloop.robot.calibration import CalibrationCapture, CalibrationSettings
     from policyloop.robot.drivers import PolicyDriver
+    from policyloop.robot.pull import open_download
     from policyloop.robot.recorder import Recorder
     from policyloop.robot.service import UplinkThread
     from policyloop.runtime.guarded import open_slot
@@ -63,11 +67,13 @@ def run(
     if io != "sim":
         raise UsageError(f"--io {io}", "this version drives simulated robots: use sim")
     loaded = load_profile(profile)
+    found = find_policy(policy)
+    ring = None if trusted is None else KeyRing(trusted)
+    download = open_download(pull, found, loaded, ring, connect)
     stop = stop_on_signals()
     rng = np.random.default_rng(seed)
-    ring = None if trusted is None else KeyRing(trusted)
     proof = SwapSettings(shadow_ticks=shadow_ticks, probation_s=probation)
-    slot = open_slot(find_policy(policy), loaded, backend, ring, proof)
+    slot = open_slot(found, loaded, backend, ring, proof)
     with tempfile.TemporaryDirectory(prefix="policyloop-") as temporary:
         link = None
         identity = identity_at(keys)
@@ -81,6 +87,7 @@ def run(
                 spool or Path(temporary),
                 identity=identity,
                 gateway_key=gateway_key,
+                download=download,
             )
             boot, link = uplink.boot, UplinkThread(uplink)
         clock = MonotonicClock()

@@ -32,6 +32,12 @@ def train(
     checkpoint_dir: Annotated[Path, typer.Option(help="Directory of the checkpoints.")] = Path("./checkpoints"),
     tensorboard_dir: Annotated[Path, typer.Option(help="Directory of the TensorBoard run.")] = Path("./runs"),
     store: Annotated[Path, typer.Option(help="Policies are shipped into this store.")] = Path("./store"),
+    offer: Annotated[
+        bool, typer.Option("--offer", help="Let robots pull the newest policy, once it is signed.")
+    ] = False,
+    sign: Annotated[
+        Path | None, typer.Option(help="Directory of a signing key: sign every policy. It then lives on this machine.")
+    ] = None,
     updates: Annotated[int, typer.Option(min=0, help="Stop after so many updates; 0 = go on.")] = 0,
     minutes: Annotated[float, typer.Option(min=0, help="Stop after so long; 0 = go on.")] = 0.0,
     stop_and_go: Annotated[bool, typer.Option(help="Robots pause while the learner works.")] = False,
@@ -42,6 +48,7 @@ def train(
     settings_file: Annotated[Path | None, typer.Option("--settings", help="TOML file of learner settings.")] = None,
 ) -> None:
     """Receive robots' steps, clone, improve, and ship every new policy into the store."""
+    from policyloop.bundle.signing import load_signer
     from policyloop.bundle.store import Store
     from policyloop.config import load_settings
     from policyloop.core.profile import load_profile
@@ -68,12 +75,13 @@ def train(
         typed = {"updates": "total_updates", "minutes": "time_budget_s"}
         given = {typed.get(name, name) for name in context.params if _typed(context, name)}
         chosen = {name: value for name, value in chosen.items() if name in given}
+    signer = None if sign is None else load_signer(sign)
     settings = load_settings(LearnerSettings, settings_file, **chosen)
     log = Journal(journal, loaded, writable=not offline)
     receiver = None
     try:
         if not offline:
-            receiver = open_gateway(log, loaded, host, port, v1_port, keys)
+            receiver = open_gateway(log, loaded, host, port, v1_port, keys, store if offer else None)
         worker = Learner(
             log,
             settings,
@@ -84,6 +92,7 @@ def train(
             resume=resume,
             report=_Console(),
             stop=stop,
+            signer=signer,
         )
         worker.run()
     finally:

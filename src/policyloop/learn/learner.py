@@ -23,6 +23,7 @@ from torch import Tensor
 
 from policyloop.bundle.build import Bundle
 from policyloop.bundle.manifest import NETWORK_NAME
+from policyloop.bundle.signing import Signer, sign_bundle
 from policyloop.bundle.store import Store
 from policyloop.bundle.verify import read_manifest
 from policyloop.convert.export import export_bundle, probe_features
@@ -76,6 +77,7 @@ class Learner:
         resume: Go on from the newest checkpoint.
         report: Called with the progress, often.
         stop: Set from outside to finish early, with a checkpoint.
+        signer: Signs every policy that is shipped; None = they carry no signature.
     """
 
     def __init__(
@@ -90,12 +92,14 @@ class Learner:
         resume: bool = False,
         report: Callable[[Progress], None] = lambda progress: None,
         stop: threading.Event | None = None,
+        signer: Signer | None = None,
     ) -> None:
         self._journal = journal
         self._profile: RobotProfile = journal.profile
         self._settings = settings
         self._checkpoints, self._store = checkpoints, store
         self._gateway = gateway
+        self._signer = signer
         self._report = report
         self._stop = stop or threading.Event()
         self._device = choose_device(settings.device)
@@ -398,7 +402,10 @@ class Learner:
 
     def _deliver(self) -> None:
         """Make the exported policy the store's current one."""
-        self._store.activate(self._store.add(self._bundle))
+        path = self._store.add(self._bundle)
+        if self._signer is not None:
+            sign_bundle(path, self._bundle.manifest.encode(), self._signer)
+        self._store.activate(path)
         self._version, self._shipped = self._bundle.manifest.version, True
         if self._gateway is not None:
             self._gateway.announce(policy_version=self._version)

@@ -25,8 +25,20 @@ from policyloop.errors import ConnectionFailed, SafetyRefusal, StorageError, Wir
 from policyloop.link.addresses import is_local, keep_alive
 from policyloop.link.journal import Journal, Received
 from policyloop.link.keys import AllowList, Identity
+from policyloop.link.offer import Offer
 from policyloop.wire.codec import MAX_MESSAGE_BYTES, MAX_STRING, decode_from_robot, decode_step, encode, encode_step
-from policyloop.wire.messages import NOT_NOW, PROTOCOL, Ack, Bye, FromGateway, Hello, Refusal, StepHeader, Welcome
+from policyloop.wire.messages import (
+    NOT_NOW,
+    PROTOCOL,
+    Ack,
+    Bye,
+    Fetch,
+    FromGateway,
+    Hello,
+    Refusal,
+    StepHeader,
+    Welcome,
+)
 from policyloop.wire.v1 import V1Session
 
 __all__ = ["Gateway"]
@@ -86,6 +98,7 @@ class Gateway:
         v1_address: Where v1 packets are pulled; None = not at all. They are neither encrypted nor signed.
         identity: The trainer's keys; without them only this machine can connect.
         allowed: Who may connect; needed with `identity`.
+        offer: What robots that pull can fetch; None = nothing.
 
     Attributes:
         counts: Steps `stored`, `duplicate`, `out-of-order`, and refusals by reason.
@@ -105,6 +118,7 @@ class Gateway:
         *,
         identity: Identity | None = None,
         allowed: AllowList | None = None,
+        offer: Offer | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.failure: Exception | None = None
@@ -122,6 +136,7 @@ class Gateway:
         self._looked_s = self._saved_s = 0.0
         self._received_before = journal.received
         self._allowed = allowed
+        self._offer = offer
         self._answers: list[tuple[bytes, FromGateway]] = []  # wait for the sync
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._authenticator: ThreadAuthenticator | None = None
@@ -269,6 +284,8 @@ class Gateway:
                 gone = self._peers.pop(identity, None)
                 if gone is not None:
                     self._silent.add(gone.stream[0])  # it said so: nobody need be told that it is silent
+            elif isinstance(message, Fetch):
+                self._offer_to(identity, message)
             else:
                 self._take(identity, message, frames, touched)
 
@@ -298,6 +315,13 @@ class Gateway:
         self._met.add(hello.robot)
         self._answers.append((identity, Welcome(protocol=PROTOCOL, sent_ns=hello.sent_ns, time_ns=time.time_ns())))
         touched[identity, stream] = None
+
+    def _offer_to(self, identity: bytes, fetch: Fetch) -> None:
+        """Answer a robot that has been greeted, if anything is offered here."""
+        if identity not in self._peers or self._offer is None:
+            return
+        chunk, piece = self._offer.answer(fetch)
+        self._send(identity, chunk, piece)
 
     def _misfit(self, hello: Hello, key: str, name: str) -> str:
         """Return why this robot cannot stream here, or an empty string."""
@@ -420,9 +444,9 @@ class Gateway:
     def _ack(self, boot: str, sequence: int) -> Ack:
         return Ack(boot=boot, sequence=sequence, hold=self._hold, policy_version=self._policy_version)
 
-    def _send(self, identity: bytes, message: FromGateway) -> None:
+    def _send(self, identity: bytes, message: FromGateway, *frames: bytes) -> None:
         try:
-            self._router.send_multipart([identity, encode(message)], zmq.DONTWAIT)
+            self._router.send_multipart([identity, encode(message), *frames], zmq.DONTWAIT)
         except zmq.Again:
             log.debug("a robot does not take its messages")
 

@@ -21,10 +21,11 @@ from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step, TrainerClock
 from policyloop.errors import ConnectionFailed, IncompatibleError, SafetyRefusal, StorageError, UsageError, WireError
 from policyloop.link.addresses import is_local, keep_alive
+from policyloop.link.download import Download
 from policyloop.link.keys import Identity, check_key
 from policyloop.link.spool import Spool
 from policyloop.wire.codec import MAX_HEADER_BYTES, decode_from_gateway, encode, encode_step
-from policyloop.wire.messages import NOT_NOW, PROTOCOL, Ack, Bye, Hello, Refusal, Welcome
+from policyloop.wire.messages import CHUNK_BYTES, NOT_NOW, PROTOCOL, Ack, Bye, Hello, Refusal, Welcome
 
 __all__ = ["Uplink", "UplinkSettings"]
 
@@ -62,6 +63,7 @@ class Uplink:
         identity: The robot's keys; needed to leave the machine.
         gateway_key: The gateway's public key; nobody else is talked to.
         context: Of ZeroMQ; the process's own by default.
+        download: Pulls policies over the same connection; None = nothing is pulled.
 
     Raises:
         SafetyRefusal: `address` is on the network and there are no keys.
@@ -86,6 +88,7 @@ class Uplink:
         identity: Identity | None = None,
         gateway_key: str = "",
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        download: Download | None = None,
     ) -> None:
         self.robot = robot
         self.boot = secrets.token_hex(8)
@@ -102,6 +105,7 @@ class Uplink:
         )
         self._next_to_send = self._spool.first
         self._in_flight: deque[tuple[int, str, int]] = deque()  # spool number, boot, sequence
+        self._download = download
         self._welcome = False
         self._waits_for = ""
         self._last_progress_s = self._last_hello_s = self._last_heard_s = -1e9
@@ -118,7 +122,7 @@ class Uplink:
         socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDHWM, 2 * self._settings.window)
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER_BYTES)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_HEADER_BYTES if self._download is None else CHUNK_BYTES)
         socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.IPV6, "[" in self._address)
         socket.setsockopt(zmq.RECONNECT_IVL, random.randint(100, 200))  # robots must not come back all at once
@@ -197,6 +201,7 @@ class Uplink:
             self._say_hello(now_s)  # also when nothing is to be sent: the gateway may have been restarted
         if self._welcome:
             self._send(now_s)
+            self._ask(now_s)
         if wait_s > 0:
             self._socket.poll(round(wait_s * 1000))
         self._receive()
@@ -242,6 +247,11 @@ class Uplink:
             self._in_flight.append((self._next_to_send, header.record.boot, header.record.sequence))
             self._next_to_send += 1
 
+    def _ask(self, now_s: float) -> None:
+        fetch = self._download.request(now_s) if self._download is not None else None
+        if fetch is not None:
+            self._try_send([encode(fetch)])
+
     def _try_send(self, frames: list[bytes]) -> bool:
         try:
             self._socket.send_multipart(frames, zmq.DONTWAIT)
@@ -269,6 +279,8 @@ class Uplink:
                 self.hold, self.policy_version = message.hold, message.policy_version
             elif isinstance(message, Refusal):
                 self._refused(message)
+            elif self._download is not None and len(frames) == 2:
+                self._download.take(message, frames[1])
 
     def _acknowledge(self, boot: str, sequence: int) -> None:
         while self._in_flight and self._in_flight[0][1] == boot and self._in_flight[0][2] <= sequence:

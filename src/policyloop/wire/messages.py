@@ -1,6 +1,6 @@
 """Message headers: one tagged union, MessagePack, strict. The picture frames follow the header raw.
 
-Robot to gateway: Hello, StepHeader, Bye. Gateway to robot: Welcome, Ack, Refusal. The protocol number
+Robot to gateway: Hello, StepHeader, Fetch, Bye. Gateway to robot: Welcome, Ack, Chunk, Refusal. The protocol number
 grows when an old peer could misread a message; a peer of another number is refused by name.
 """
 
@@ -11,10 +11,13 @@ import msgspec
 from policyloop.core.step import StepRecord
 
 __all__ = [
+    "CHUNK_BYTES",
     "NOT_NOW",
     "PROTOCOL",
     "Ack",
     "Bye",
+    "Chunk",
+    "Fetch",
     "FromGateway",
     "FromRobot",
     "Hello",
@@ -26,6 +29,8 @@ __all__ = [
 PROTOCOL = 1
 NOT_NOW = -2
 """In a `Refusal`, in place of a sequence number: the robot may come back later."""
+CHUNK_BYTES = 64 << 10
+"""Of an archive, in one message."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello", forbid_unknown_fields=True):
@@ -86,5 +91,27 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal", forbid_u
     """The step that is refused; -1 = the robot itself, which need not try again; -2 = the robot, for now."""
 
 
-FromRobot = Hello | StepHeader | Bye
-FromGateway = Welcome | Ack | Refusal
+class Fetch(msgspec.Struct, frozen=True, kw_only=True, tag="fetch", forbid_unknown_fields=True):
+    """A robot that pulls asks for a piece of the archive with this SHA-256; empty = for what there is."""
+
+    digest: str
+    offset: int
+
+
+class Chunk(msgspec.Struct, frozen=True, kw_only=True, tag="chunk", forbid_unknown_fields=True):
+    """What the trainer offers, and in the frame behind it the piece from `offset` on, if that was asked for.
+
+    Attributes:
+        name: Of the version in the trainer's store; empty = nothing is offered.
+        digest: SHA-256 of the archive.
+        size: Of the archive, bytes.
+    """
+
+    name: str
+    digest: str
+    size: int
+    offset: int
+
+
+FromRobot = Hello | StepHeader | Fetch | Bye
+FromGateway = Welcome | Ack | Chunk | Refusal
