@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from policyloop.acceptance.page import conversion_page
-from policyloop.acceptance.report import Outcome
+from policyloop.acceptance.report import ConversionReport, Outcome
 from policyloop.acceptance.source import Source
 from policyloop.bundle.build import Bundle, build_bundle
 from policyloop.bundle.manifest import RKNN_NAME
@@ -40,12 +40,12 @@ def write_outcome(outcome: Outcome, source: Source, output: Path, bundle: Path |
         if outcome.rknn is not None:
             write_file(output, outcome.rknn)
             if bundle is not None:
-                write_directory(bundle, converted_bundle(outcome, outcome.rknn, source).contents)
+                write_directory(bundle, converted_bundle(outcome.report, outcome.rknn, source).contents)
     except OSError as error:
         raise StorageError(f"cannot write {output}: {error.strerror}", "free some space") from error
 
 
-def converted_bundle(outcome: Outcome, rknn: bytes, source: Source) -> Bundle:
+def converted_bundle(report: ConversionReport, rknn: bytes, source: Source) -> Bundle:
     """Return the source's bundle with a network for the NPU in it.
 
     Raises:
@@ -53,5 +53,5 @@ def converted_bundle(outcome: Outcome, rknn: bytes, source: Source) -> Bundle:
     """
     if source.bundle is None or not source.bundle.manifest.created:
         raise UsageError("only a checkpoint or a bundle becomes a bundle", "leave --bundle away for an .onnx file")
-    about = msgspec.structs.replace(source.bundle.manifest, conversion=outcome.conversion)
+    about = msgspec.structs.replace(source.bundle.manifest, conversion=report.conversion)
     return build_bundle(about, {**source.bundle.files, RKNN_NAME: rknn})

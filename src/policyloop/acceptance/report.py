@@ -72,6 +72,19 @@ class ConversionReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     measured_on_board: Literal["not measured"] = "not measured"
 
+    @property
+    def conversion(self) -> Conversion:
+        """What the bundle's manifest says about it; only where something was chosen."""
+        chosen = next(attempt for attempt in self.attempts if attempt.precision == self.chosen)
+        return Conversion(
+            target=self.target,
+            precision=self.chosen,
+            toolkit=self.toolkit,
+            calibration_digest="" if self.chosen == "float16" else str(self.calibration.get("digest", "")),
+            reason=self.reason,
+            errors={entry.name: (entry.mean, entry.p99, entry.worst) for entry in chosen.judgement.actions},
+        )
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -87,17 +100,3 @@ class Outcome:
     rknn: bytes | None
     expected: NDArray[np.float32]
     outputs: dict[str, NDArray[np.float32]]
-
-    @property
-    def conversion(self) -> Conversion:
-        """What the bundle's manifest says about it."""
-        report = self.report
-        chosen = next(attempt for attempt in report.attempts if attempt.precision == report.chosen)
-        return Conversion(
-            target=report.target,
-            precision=report.chosen,
-            toolkit=report.toolkit,
-            calibration_digest="" if report.chosen == "float16" else str(report.calibration.get("digest", "")),
-            reason=report.reason,
-            errors={entry.name: (entry.mean, entry.p99, entry.worst) for entry in chosen.judgement.actions},
-        )

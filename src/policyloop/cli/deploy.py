@@ -16,6 +16,7 @@ from policyloop.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from policyloop.bundle.build import Bundle
+    from policyloop.deploy.push import Destination
     from policyloop.deploy.session import Done
 
 
@@ -29,6 +30,9 @@ def deploy(
     precision: Annotated[str, typer.Option(help="auto, float16, int8 or hybrid.")] = "auto",
     target: Annotated[str, typer.Option(help="rk3588, or another Rockchip NPU.")] = "rk3588",
     episodes: Annotated[int, typer.Option(min=0, help="Simulated arenas that the conversion must drive.")] = 50,
+    convert_on_robot: Annotated[
+        bool, typer.Option("--convert-on-robot", help="With the converter there; no arenas are driven.")
+    ] = False,
     keys: Directory = None,
     expires: Annotated[float, typer.Option(min=0, help="Days until no robot takes it any more; 0 = never.")] = 0.0,
     activate: Annotated[bool, typer.Option(help="Make it the robot's current version.")] = True,
@@ -42,20 +46,24 @@ def deploy(
     from policyloop.deploy.outgoing import expiring, find_bundle, signed_contents
     from policyloop.deploy.push import Destination, push
     from policyloop.deploy.session import Request
+    from policyloop.errors import UsageError
 
     directory, bundle = find_bundle(policy)
+    destination = Destination(
+        host=host, store=store, profile=bundle.manifest.profile_name, program=remote, ssh_config=ssh_config
+    )
     if journal is not None or calibration is not None:
-        bundle = _converted(policy, precision, journal, calibration, target, episodes)
+        there = destination if convert_on_robot else None
+        bundle = _converted(policy, precision, journal, calibration, target, episodes, there)
+    elif convert_on_robot:
+        raise UsageError("--convert-on-robot needs samples", "give --journal or --calibration")
     elif bundle.manifest.conversion is None:
         typer.echo("for the CPU only: give --journal or --calibration to convert it for the NPU", err=True)
     if expires:
         bundle = expiring(bundle, expires)
     contents = signed_contents(bundle, directory, keys_directory(keys))
-    destination = Destination(
-        host=host, store=store, profile=bundle.manifest.profile_name, program=remote, ssh_config=ssh_config
-    )
     request = Request(verb="check" if dry_run else "install", activate=activate, wait_s=wait)
-    done = push(contents, destination, request, lambda text: typer.echo(text, err=True))
+    done = push(contents, destination, request, _say)
     if as_json:
         typer.echo(msgspec.json.encode(done).decode())
     else:
@@ -63,12 +71,22 @@ def deploy(
     _judge(host, done, watched=activate and not dry_run and wait > 0)
 
 
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
 def _converted(
-    policy: Path, precision: str, journal: Path | None, calibration: Path | None, target: str, episodes: int
+    policy: Path,
+    precision: str,
+    journal: Path | None,
+    calibration: Path | None,
+    target: str,
+    episodes: int,
+    robot: Destination | None,
 ) -> Bundle:
     from policyloop.acceptance.trial import precision_of
     from policyloop.convert.rknn import converter_options
-    from policyloop.deploy.conversion import Conversion, convert
+    from policyloop.deploy.conversion import Conversion, convert, convert_there
 
     conversion = Conversion(
         precision=precision_of(precision),
@@ -77,6 +95,8 @@ def _converted(
         options=converter_options(target=target),
         episodes=episodes,
     )
+    if robot is not None:
+        return convert_there(policy, conversion, robot, _say)
     with progress_bar("converting") as bar:
         return convert(policy, conversion, lambda what, share: bar(round(1000 * share), 1000, what))
 
@@ -102,6 +122,9 @@ def receive(
     keys: Directory = None,
     board: Annotated[str, typer.Option(help="This robot's NPU, such as rk3588; default: what the kernel says.")] = "",
     keep: Annotated[int, typer.Option(min=2, help="How many of the newest versions stay in the store.")] = 5,
+    convert: Annotated[
+        bool, typer.Option("--convert", help="Also convert networks for whoever may call this.")
+    ] = False,
 ) -> None:
     """On a robot: take in one bundle from standard input, as `policyloop deploy` calls it through ssh."""
     from policyloop.bundle.receive import Recipient
@@ -112,4 +135,4 @@ def receive(
     from policyloop.runtime.rknn_backend import board_npu
 
     recipient = Recipient(Store(store), load_profile(profile), KeyRing(keys_directory(keys)), board or board_npu())
-    raise typer.Exit(serve(recipient, sys.stdin.buffer, sys.stdout.buffer, keep=keep))
+    raise typer.Exit(serve(recipient, sys.stdin.buffer, sys.stdout.buffer, keep=keep, converts=convert))

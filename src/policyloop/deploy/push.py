@@ -18,6 +18,7 @@ from policyloop.bundle.manifest import MANIFEST_NAME
 from policyloop.bundle.signing import SIGNATURE_NAME
 from policyloop.deploy.session import (
     PROTOCOL,
+    Converted,
     Done,
     FromRobot,
     Greeting,
@@ -38,7 +39,7 @@ from policyloop.errors import (
     VerificationError,
 )
 
-__all__ = ["Destination", "push"]
+__all__ = ["Destination", "greeted", "last_answer", "push"]
 
 _ERRORS = {
     kind.exit_code: kind
@@ -110,6 +111,22 @@ def push(
         raise ConfigError("the bundle is not signed", "make a key: policyloop keys new NAME --signing")
     if request.verb == "check":
         contents = {name: contents[name] for name in (MANIFEST_NAME, SIGNATURE_NAME)}
+    with greeted(destination, progress) as (sent, answers):
+        try:
+            write_line(sent, request)
+            sent.write(pack(contents))
+            sent.flush()
+        except OSError:
+            progress("the robot does not listen to the end")  # it says why
+        done = last_answer(destination, answers, progress)
+        if not isinstance(done, Done):
+            raise VerificationError(f"{destination.host} answers something else", "is policyloop at both ends?")
+        return done
+
+
+@contextmanager
+def greeted(destination: Destination, progress: Callable[[str], None]) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Run ssh to a robot that greets; give what goes in and what comes out."""
     with _ssh(destination) as (sent, answers):
         greeting = read_line(answers, FromRobot)
         if not isinstance(greeting, Greeting):
@@ -119,21 +136,22 @@ def push(
                 f"{destination.host} speaks protocol {greeting.protocol}, not {PROTOCOL}", "upgrade the older side"
             )
         progress(f"{destination.host} is a {greeting.profile_name} with policyloop {greeting.policyloop}")
-        try:
-            write_line(sent, request)
-            sent.write(pack(contents))
-            sent.flush()
-        except OSError:
-            progress("the robot does not listen to the end")  # it says why
-        while True:
-            answer = read_line(answers, FromRobot)
-            if isinstance(answer, Progress):
-                progress(answer.text)
-            elif isinstance(answer, Refused):
-                kind = _ERRORS.get(answer.exit_code, PolicyloopError)
-                raise kind(f"{destination.host}: {answer.message}", answer.remedy)
-            elif isinstance(answer, Done):
-                return answer
+        yield sent, answers
+
+
+def last_answer(
+    destination: Destination, answers: BinaryIO, progress: Callable[[str], None]
+) -> Greeting | Done | Converted:
+    """Read until the robot has come to an end; PolicyloopError if it refuses."""
+    while True:
+        answer = read_line(answers, FromRobot)
+        if isinstance(answer, Progress):
+            progress(answer.text)
+        elif isinstance(answer, Refused):
+            kind = _ERRORS.get(answer.exit_code, PolicyloopError)
+            raise kind(f"{destination.host}: {answer.message}", answer.remedy)
+        else:
+            return answer
 
 
 @contextmanager

@@ -9,15 +9,26 @@ from typing import BinaryIO
 
 from policyloop import __version__
 from policyloop.bundle.receive import Recipient, check_bundle, receive_bundle
-from policyloop.deploy.session import PROTOCOL, Done, Greeting, Progress, Refused, Request, read_line, write_line
-from policyloop.errors import ConnectionFailed, PolicyloopError
+from policyloop.deploy.session import (
+    PROTOCOL,
+    Converted,
+    Done,
+    Greeting,
+    Progress,
+    Refused,
+    Request,
+    read_blob,
+    read_line,
+    write_line,
+)
+from policyloop.errors import ConnectionFailed, PolicyloopError, SafetyRefusal
 
 __all__ = ["serve"]
 
 _LOOK_S = 0.1
 
 
-def serve(recipient: Recipient, received: BinaryIO, answers: BinaryIO, *, keep: int = 5) -> int:
+def serve(recipient: Recipient, received: BinaryIO, answers: BinaryIO, *, keep: int = 5, converts: bool = False) -> int:
     """Serve one session; returns the exit code.
 
     Args:
@@ -25,6 +36,7 @@ def serve(recipient: Recipient, received: BinaryIO, answers: BinaryIO, *, keep: 
         received: From the operator.
         answers: To the operator.
         keep: How many of the newest versions stay in the store afterwards.
+        converts: Convert networks for whoever may speak here.
     """
     current = recipient.store.current
     try:
@@ -40,7 +52,10 @@ def serve(recipient: Recipient, received: BinaryIO, answers: BinaryIO, *, keep: 
             ),
         )
         request = read_line(received, Request)
-        write_line(answers, _serve(request, recipient, received, answers, keep))
+        if request.verb == "convert":
+            _convert(request, recipient, received, answers, allowed=converts)
+        else:
+            write_line(answers, _serve(request, recipient, received, answers, keep))
     except PolicyloopError as error:
         with suppress(OSError):
             write_line(answers, Refused(message=error.message, remedy=error.remedy, exit_code=error.exit_code))
@@ -48,6 +63,22 @@ def serve(recipient: Recipient, received: BinaryIO, answers: BinaryIO, *, keep: 
     except OSError:  # the operator is gone: what is done is done, what is not is not
         return ConnectionFailed.exit_code
     return 0
+
+
+def _convert(request: Request, recipient: Recipient, received: BinaryIO, answers: BinaryIO, *, allowed: bool) -> None:
+    if not allowed:
+        raise SafetyRefusal("this robot does not convert for others", "start its receiver with --convert")
+    from policyloop.deploy.conversion import convert_here  # needs more than a robot's base installation
+
+    blobs = [read_blob(received, size) for size in request.sizes]
+
+    def tell(what: str) -> None:
+        write_line(answers, Progress(text=what))
+
+    report, rknn = convert_here(blobs, recipient.profile, request.precision, recipient.board or "rk3588", tell)
+    write_line(answers, Converted(sizes=(len(report), len(rknn))))
+    answers.write(report + rknn)
+    answers.flush()
 
 
 def _serve(request: Request, recipient: Recipient, received: BinaryIO, answers: BinaryIO, keep: int) -> Done:

@@ -4,6 +4,9 @@
     operator: Request, and the archive (its manifest and signature only, for a check)
     robot:    Progress ..., and at the end Done or Refused
 
+For a conversion on the robot the operator sends a network and samples instead, and gets Converted, a report and the
+network for the NPU. It goes nowhere from there: the operator signs it and sends it like any other.
+
 Whoever holds the robot's ssh key can say this much and nothing else if sshd is told to run `policyloop receive`
 whatever is asked for (docs/shipping.md).
 """
@@ -16,10 +19,27 @@ import msgspec
 
 from policyloop.errors import ConnectionFailed, VerificationError
 
-__all__ = ["PROTOCOL", "Done", "FromRobot", "Greeting", "Progress", "Refused", "Request", "read_line", "write_line"]
+__all__ = [
+    "MAX_BLOB_BYTES",
+    "PROTOCOL",
+    "Converted",
+    "Done",
+    "FromRobot",
+    "Greeting",
+    "Progress",
+    "Refused",
+    "Request",
+    "read_blob",
+    "read_line",
+    "write_line",
+]
 
 PROTOCOL = 1
+MAX_BLOB_BYTES = 512 << 20
 _MAX_LINE = 8192
+
+
+Sizes = Annotated[tuple[Annotated[int, msgspec.Meta(ge=0, le=MAX_BLOB_BYTES)], ...], msgspec.Meta(max_length=3)]
 
 
 class Greeting(msgspec.Struct, frozen=True, kw_only=True, tag="greeting"):
@@ -41,14 +61,18 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, tag="request", forbid_u
     """What the operator wants.
 
     Attributes:
-        verb: `check`: verify the manifest, change nothing. `install`: take in, activate, watch.
+        verb: `check`: verify the manifest, change nothing. `install`: take in, activate, watch. `convert`: see above.
         activate: Make it the current version.
         wait_s: How long to watch whether it proves itself.
+        precision: Of the conversion.
+        sizes: Of what follows for a conversion: network, samples to calibrate on (0 = none), samples to judge with.
     """
 
-    verb: Literal["check", "install"]
+    verb: Literal["check", "install", "convert"]
     activate: bool = True
     wait_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
+    precision: str = "auto"
+    sizes: Sizes = ()
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
@@ -79,7 +103,25 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     note: str = ""
 
 
-FromRobot = Greeting | Progress | Refused | Done
+class Converted(msgspec.Struct, frozen=True, kw_only=True, tag="converted"):
+    """A conversion is over; report (JSON) and network for the NPU (0 = none passed the gate) follow."""
+
+    sizes: Sizes
+
+
+FromRobot = Greeting | Progress | Refused | Done | Converted
+
+
+def read_blob(stream: BinaryIO, size: int) -> bytes:
+    """Receive so many bytes; ConnectionFailed if the stream ends before."""
+    parts, left = [], size
+    while left:
+        part = stream.read(min(left, 1 << 20))
+        if not part:
+            raise ConnectionFailed("the connection ended", "try again")
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def write_line(stream: BinaryIO, message: msgspec.Struct) -> None:
