@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from policyloop.bundle.build import Bundle
+from policyloop.bundle.signing import KeyRing, load_signer
 from policyloop.bundle.store import Store
 from policyloop.bundle.verify import open_bundle
 from policyloop.core.profile import RobotProfile
@@ -41,12 +42,34 @@ def test_a_roll_back_is_one_command(policyloop: Call, store: Path) -> None:
     assert (code, "no version to go back to" in err) == (2, True)
 
 
+def test_an_archive_goes_from_hand_to_hand(policyloop: Call, cloned: Path, mini: RobotProfile, tmp_path: Path) -> None:
+    operator, trusted, archive = tmp_path / "operator", tmp_path / "trusted", tmp_path / "policy.tar"
+    take_in = ["store", "add", tmp_path / "robot", archive, "--profile", "rover-mini", "--keys", trusted]
+    code, _, err = policyloop(*take_in)
+    assert (code, "cannot read" in err) == (1, True)
+    policyloop("keys", "new", "ada", "--signing", "--keys", operator)
+    code, out, err = policyloop("bundle", "pack", cloned / "store", "--output", archive, "--keys", operator)
+    assert (code, "version 1 for rover-mini" in out) == (0, True), err
+    code, _, err = policyloop(*take_in)
+    assert (code, "nobody who is trusted" in err) == (5, True)
+    KeyRing(trusted).allow("ada", load_signer(operator).public)
+    code, out, err = policyloop(*take_in)
+    assert (code, "verified" in out) == (0, True), err
+    assert policyloop("store", "activate", tmp_path / "robot", 1)[0] == 0
+
+
+def test_a_list_says_why_a_version_is_bad(policyloop: Call, store: Path) -> None:
+    Store(store).rollback("it turned in circles")
+    _, out, _ = policyloop("store", "list", store)
+    assert out.splitlines()[2].split(maxsplit=2)[1:] == ["bad", "it turned in circles"]
+
+
 def test_versions_are_activated_and_judged_by_number(policyloop: Call, store: Path) -> None:
     assert policyloop("store", "mark-good", store, 1)[0] == 0
     assert policyloop("store", "activate", store, 1)[0] == 0
     _, out, _ = policyloop("store", "list", store)
     assert out.splitlines()[0].startswith("-> 000001-")
-    assert out.splitlines()[0].endswith("good")
+    assert out.splitlines()[0].split()[2] == "good"
     code, _, err = policyloop("store", "activate", store, 9)
     assert (code, "has no version 9" in err) == (2, True)
 

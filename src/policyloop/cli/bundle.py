@@ -32,6 +32,25 @@ def sign(bundle: Bundle, keys: Directory = None) -> None:
 
 
 @bundle_app.command()
+def pack(
+    bundle: Bundle, output: Annotated[Path, typer.Option(help="Archive to write.")], keys: Directory = None
+) -> None:
+    """Write a signed bundle as one archive, for a robot that no network reaches: policyloop store add."""
+    from policyloop.bundle import archive
+    from policyloop.core.files import write_file
+    from policyloop.deploy.outgoing import find_bundle, signed_contents
+    from policyloop.errors import StorageError
+
+    directory, found = find_bundle(bundle)
+    data = archive.pack(signed_contents(found, directory, keys_directory(keys)))
+    try:
+        write_file(output, data)
+    except OSError as error:
+        raise StorageError(f"cannot write {output}: {error.strerror}", "free some space") from error
+    typer.echo(f"{output}: version {found.manifest.version} for {found.manifest.profile_name}, {len(data)} bytes")
+
+
+@bundle_app.command()
 def verify(
     bundle: Bundle,
     profile: Annotated[str, typer.Option(help="The robot's profile; default: the one that the bundle names.")] = "",

@@ -10,6 +10,7 @@ import typer
 
 from policyloop.cli import store_app
 from policyloop.cli.keys import Directory, Json, keys_directory
+from policyloop.cli.options import Profile
 
 Where = Annotated[Path, typer.Argument(help="Directory of the store.")]
 Version = Annotated[int, typer.Argument(min=1, help="Its number.")]
@@ -21,13 +22,40 @@ def list_versions(store: Where, as_json: Json = False) -> None:
     from policyloop.bundle.store import Store
 
     opened = Store(store)
-    rows = [(path.name, opened.state_of(path), path == opened.current) for path in opened.versions()]
+    rows = [(path.name, opened.about(path), path == opened.current) for path in opened.versions()]
     if as_json:
-        entries = [{"version": name, "state": state, "current": current} for name, state, current in rows]
+        entries = [
+            {"version": name, "state": about.state, "note": about.note, "current": current}
+            for name, about, current in rows
+        ]
         typer.echo(msgspec.json.format(msgspec.json.encode(entries), indent=2).decode())
         return
-    for name, state, current in rows:
-        typer.echo(f"{'->' if current else '  '} {name}  {state}")
+    for name, about, current in rows:
+        typer.echo(f"{'->' if current else '  '} {name}  {about.state:9}  {about.note}".rstrip())
+
+
+@store_app.command()
+def add(
+    store: Where,
+    archive: Annotated[Path, typer.Argument(help="From `policyloop bundle pack`, on a stick for instance.")],
+    profile: Profile = "rover",
+    keys: Directory = None,
+) -> None:
+    """Take in a signed archive as `policyloop receive` does, without a network; it is a candidate then."""
+    from policyloop.bundle.receive import Recipient, receive_bundle
+    from policyloop.bundle.signing import KeyRing
+    from policyloop.bundle.store import Store
+    from policyloop.core.profile import load_profile
+    from policyloop.errors import StorageError
+    from policyloop.runtime.rknn_backend import board_npu
+
+    recipient = Recipient(Store(store), load_profile(profile), KeyRing(keys_directory(keys)), board_npu())
+    try:
+        with archive.open("rb") as stream:
+            path = receive_bundle(stream, recipient)
+    except OSError as error:
+        raise StorageError(f"cannot read {archive}: {error.strerror}", "give the path of an archive") from error
+    typer.echo(f"{path.name} is in the store, verified")
 
 
 @store_app.command()
