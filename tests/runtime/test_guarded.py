@@ -175,6 +175,17 @@ def test_a_candidate_that_hangs_is_refused_and_never_tried_again(
     assert set(robot.drove) == {1}
 
 
+def test_a_candidate_that_hangs_in_shadow_is_left_behind(
+    proven: Store, start: Callable[..., Robot], ship: Callable[..., Path], usual: tuple[float, float]
+) -> None:
+    robot = start(proven)
+    robot.observation = same(robot.observation, 1e6)  # what the trial, on an empty observation, does not see
+    path = ship(2, mean=usual, defect="loop", above=5.0 - 1e-3, iterations=8_000_000)  # seconds, not for ever
+    robot.until(lambda: proven.state_of(path) == "bad")
+    assert "it hangs" in proven.about(path).note
+    assert (set(robot.drove), robot.errors) == ({1}, [])
+
+
 @pytest.mark.parametrize(
     ("defect", "words"),
     [
@@ -294,6 +305,20 @@ def test_a_first_version_that_fails_leaves_the_robot_standing_until_another_come
     assert "there is none before it" in robot.errors[-1]
     second = store.add(make_bundle(2))
     store.activate(second)
+    robot.until(lambda: robot.drove[-1] == 2)
+    assert robot.slot._previous is None  # the bad one is no place to go back to
+
+
+def test_a_version_that_a_person_calls_good_after_all_is_tried_again(
+    proven: Store, start: Callable[..., Robot], ship: Callable[..., Path]
+) -> None:
+    good, robot = proven.current, start(proven, divergence=1e-6)
+    path = ship(2)
+    robot.until(lambda: proven.state_of(path) == "bad" and proven.current == good)
+    for _ in range(20):
+        robot.tick()
+    proven.mark(path, "good")
+    proven.activate(path)
     robot.until(lambda: robot.drove[-1] == 2)
 
 

@@ -80,7 +80,7 @@ class Store:
         """Directory of the active bundle, or None."""
         try:
             return self.directory / (self.directory / "current").readlink()
-        except FileNotFoundError:
+        except OSError:
             return None
 
     @property

@@ -13,13 +13,17 @@ from policyloop.bundle.store import Store
 from policyloop.bundle.verify import read_manifest
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Action, Observation
+from policyloop.errors import VerificationError
 from policyloop.runtime.health import Shadow, SwapSettings
+from policyloop.runtime.inference import InferenceLate, InferenceThread
 from policyloop.runtime.policy import Policy
 from policyloop.runtime.trial import load_warm, try_bundle
 
 __all__ = ["Candidate", "Loader"]
 
 _LOOK_S = 0.2
+_HANGS_S = 2.0
+"""A network that takes so long for one answer is not slow, it hangs."""
 
 
 class Loader:
@@ -61,10 +65,11 @@ class Candidate:
     Args:
         path: The version.
         loader: Opens it.
-        shadowed: Compare it with the policy that drives before it is ready.
+        shadowed: Compare it with the policy that drives before it is ready, if it is not proven.
 
     Attributes:
         path: The version.
+        proven: It has driven well before.
         problem: Why it must not drive; empty as long as nothing is known against it.
         summary: What was seen of it; for people.
     """
@@ -73,6 +78,7 @@ class Candidate:
         self.path = path
         self.problem = ""
         self.summary = ""
+        self.proven = False
         self._attempted = False
         self._loader = loader
         self._policy: Policy | None = None
@@ -108,10 +114,12 @@ class Candidate:
 
     def _prepare(self) -> None:
         try:
-            policy = self._loader.load(self.path)
-            self._policy = policy
-            self._shadow(policy)
-            if not self.problem and not self._stop.is_set() and not self._loader.is_proven(self.path):
+            self.proven = self._loader.is_proven(self.path)
+            self._policy = self._loader.load(self.path)
+            if self.proven:
+                return
+            self._shadow(self._policy)
+            if not self.problem and not self._stop.is_set():
                 self._loader.store.begin_attempt(self.path)  # written down before it drives
                 self._attempted = True
         except Exception as error:  # whatever is wrong with it, the old one goes on driving
@@ -119,14 +127,21 @@ class Candidate:
 
     def _shadow(self, policy: Policy) -> None:
         shadow = Shadow(self._loader.profile, self._loader.settings)
-        while self._shadowing.is_set() and not shadow.done:
-            try:
-                observation, driven = self._ticks.get(timeout=_LOOK_S)
-            except queue.Empty:
-                continue
-            started_s = time.perf_counter()
-            proposed = policy.act(observation)
-            shadow.compare(driven, proposed, time.perf_counter() - started_s)
+        inference = InferenceThread(_HANGS_S)
+        try:
+            while self._shadowing.is_set() and not shadow.done:
+                try:
+                    observation, driven = self._ticks.get(timeout=_LOOK_S)
+                except queue.Empty:
+                    continue
+                started_s = time.perf_counter()
+                proposed = inference.act(policy, observation)
+                shadow.compare(driven, proposed, time.perf_counter() - started_s)
+        except InferenceLate as error:
+            self._policy = None  # it still runs, and cannot be closed
+            raise VerificationError(f"it hangs: {error}") from error
+        finally:
+            inference.close()
         self.problem, self.summary = shadow.problem, shadow.summary
 
     def close(self) -> None:

@@ -173,13 +173,13 @@ class GuardedSlot:
         if self._candidate is not None:
             return self._candidate.ready and not self._inference.busy and self._settle(self._candidate)
         current = self._store.current
+        if current == self._path:
+            self._refused = None
         if current is None or current in (self._path, self._refused) or self._clerks:
             return False
-        self._refused = None
         if self._previous is not None and current == self._previous[0]:  # somebody rolled back by hand
             return self._return_to(self._previous)
-        shadowed = not self._unfit and not self._loader.is_proven(current)
-        self._candidate = Candidate(current, self._loader, shadowed=shadowed)
+        self._candidate = Candidate(current, self._loader, shadowed=not self._unfit)
         return False
 
     def _settle(self, candidate: Candidate) -> bool:
@@ -190,18 +190,17 @@ class GuardedSlot:
         if candidate.problem or candidate.path != self._store.current:
             self._clerk(candidate.close)
             return False
-        proven = self._loader.is_proven(candidate.path)
-        old = self._path, self.policy
-        if proven or (self._probation is not None and self._previous is not None):
-            self._retire(self.policy)  # it has nothing to prove any more, and is no good place to go back to
+        if candidate.proven:
+            self._forget_previous()
+            self._retire(self.policy)
+        elif self._unfit or (self._probation is not None and self._previous is not None):
+            self._retire(self.policy)  # it has not proved itself: no place to go back to
         else:
             self._forget_previous()
-            self._previous = old
-        if proven:
-            self._forget_previous()
+            self._previous = self._path, self.policy
         self._exchange(candidate.path, candidate.take())
         self._summary = candidate.summary
-        self._probation = None if proven else self._new_probation()
+        self._probation = None if candidate.proven else self._new_probation()
         return True
 
     def _conclude(self, probation: Probation) -> bool:
@@ -247,8 +246,10 @@ class GuardedSlot:
             self._previous = None
 
     def _refuse(self, path: Path, problem: str) -> None:
-        driving = self._previous[1] if self._previous is not None and path == self._path else self.policy
-        log.error("version %s is bad, policy %d drives on: %s", path.name, driving.version, problem)
+        driven = path == self._path
+        driving = self.policy if not driven else self._previous[1] if self._previous is not None else None
+        then = "none before it" if driving is None else f"policy {driving.version} drives on"
+        log.error("version %s is bad, %s: %s", path.name, then, problem)
         self._refused = path
         self._clerk(lambda: self._go_back(path, problem))
 
