@@ -223,13 +223,13 @@ REFUSED = {
     "too fast to stop in sight": ([("max_forward_mps = 0.6", "max_forward_mps = 5.5")], "but sees only 9.75 m"),
     "too weak to stop in sight": (
         [("max_deceleration_mps2 = 1.5", "max_deceleration_mps2 = 0.018")],
-        "needs 10.12 m to stop but sees only 9.75 m",
+        "needs 10.24 m to stop but sees only 9.75 m",
     ),
     "too slow to react in sight": (
         [("reaction_time_s = 0.2", "reaction_time_s = 16.1")],
         "m to stop but sees only 9.75 m",
     ),
-    "sees too little to stop": ([("depth_max_m = 10.0", "depth_max_m = 0.45")], "0.24 m to stop but sees only 0.20 m"),
+    "sees too little to stop": ([("depth_max_m = 10.0", "depth_max_m = 0.45")], "0.36 m to stop but sees only 0.20 m"),
     "stops only after the collision": ([("safety_distance_m = 0.25", "safety_distance_m = 0.15")], "must exceed"),
     "observations die before the next comes": ([("sensor_timeout_s = 0.3", "sensor_timeout_s = 0.09")], "one tick"),
     "no rate": ([("control_hz = 10.0", "control_hz = 0.0")], "rates.control_hz"),

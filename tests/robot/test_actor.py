@@ -17,7 +17,7 @@ from policyloop.bundle.store import Store
 from policyloop.convert.export import export_bundle, export_onnx, probe_features
 from policyloop.core.clock import VirtualClock
 from policyloop.core.profile import EpisodeRules, RobotProfile
-from policyloop.core.step import Action, Command, Observation, Step
+from policyloop.core.step import Action, Command, Observation, Step, TimedCommand
 from policyloop.errors import ConnectionFailed, VerificationError
 from policyloop.learn.networks import make_network
 from policyloop.robot.actor import Actor
@@ -39,10 +39,15 @@ class Bench:
     """
 
     def __init__(self, profile: RobotProfile, reading: Hook | None = None, proposing: Hook | None = None) -> None:
+        nimble = dict.fromkeys(
+            ("max_acceleration_mps2", "max_deceleration_mps2", "max_angular_acceleration_radps2"), 100.0
+        )
+        profile = msgspec.structs.replace(profile, limits=msgspec.structs.replace(profile.limits, **nimble))
         self.profile, self.reading, self.proposing = profile, reading, proposing
         self.clock = VirtualClock()
         self.reads = self.proposals = self.episodes_begun = self.resets = 0
         self.written: list[tuple[float, Command]] = []
+        self.orders: list[TimedCommand] = []
         self.executed_commands: list[Command] = []
         self.steps: list[Step] = []
         self.recorder = Recorder(profile, "r0", "b0", self.steps.append)
@@ -50,6 +55,7 @@ class Bench:
     def observation(self, distance: float = 5.0, *, contact: bool = False) -> Observation:
         arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in self.profile.observation_specs.items()}
         arrays["proprio"][5] = distance
+        arrays["depth"][:] = 5000
         return Observation(arrays, self.clock.now_ns(), contact)
 
     def read(self) -> Observation:
@@ -60,8 +66,9 @@ class Bench:
     def begin_episode(self) -> None:
         self.episodes_begun += 1
 
-    def write(self, command: Command) -> None:
-        self.written.append((self.clock.now_ns() / 1e6, command))
+    def write(self, order: TimedCommand) -> None:
+        self.written.append((self.clock.now_ns() / 1e6, order.command))
+        self.orders.append(order)
 
     def propose(self, observation: Observation) -> Action:
         self.proposals += 1
@@ -215,8 +222,8 @@ def test_a_frozen_sensor_stops_the_robot_after_its_timeout(mini: RobotProfile) -
     frozen = bench.observation()
     bench.reading = lambda n: frozen
     bench.run(6)
-    assert bench.commands == [USUAL] * 4 + [STOP] * 3  # 0, 100, 200 and 300 ms old, then older than 0.3 s
-    assert bench.written[4][1].reasons == ("stale",)
+    assert bench.commands == [USUAL] * 3 + [STOP] * 4  # 0, 100 and 200 ms old, then older than 0.2 s
+    assert bench.written[3][1].reasons == ("stale",)
 
 
 def test_a_driver_that_thinks_longer_than_the_timeout_does_not_move_the_robot(mini: RobotProfile) -> None:

@@ -13,10 +13,11 @@ from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.spec import Quantity, RangedQuantity
 from policyloop.core.step import Action, Arrays, Command, Observation
 from policyloop.errors import ConfigError
+from policyloop.safety.arming import ArmState
 from policyloop.safety.gate import GateMode, SafetyGate
 
 NOW_NS = 5_000_000_000
-TIMEOUT_NS = 300_000_000  # rover-mini: sensor_timeout_s = 0.3
+TIMEOUT_NS = 200_000_000  # rover-mini: sensor_timeout_s = 0.2
 DISTANCE = 5  # position of min_forward_dist in the proprioception vector
 MODES: tuple[GateMode, ...] = ("full", "limits")
 
@@ -26,6 +27,8 @@ def observe(
 ) -> Observation:
     arrays: Arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in profile.observation_specs.items()}
     arrays["proprio"][profile.proprio_index("min_forward_dist")] = distance_m
+    if "depth" in arrays:
+        arrays["depth"][:] = 5000
     arrays.update(replaced)
     return Observation(arrays, captured_ns, contact)
 
@@ -37,7 +40,15 @@ def propose(*values: float) -> Action:
 def gate_check(
     profile: RobotProfile, action: Action | None, observation: Observation | None, mode: GateMode = "full"
 ) -> Command:
-    return SafetyGate(profile, mode).check(action, observation, NOW_NS)
+    return driving(SafetyGate(profile, mode), action).check(action, observation, NOW_NS)
+
+
+def driving(gate: SafetyGate, action: Action | None) -> SafetyGate:
+    """Let the gate have let this action through a moment ago, so that nothing changes faster than motors can."""
+    if action is not None and len(action.values) == 2 and all(map(math.isfinite, action.values)):
+        ranges = [(quantity.low, quantity.high) for quantity in gate._profile.action]
+        gate._last = tuple(min(max(v, low), high) for v, (low, high) in zip(action.values, ranges, strict=True))
+    return gate
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -195,12 +206,79 @@ def test_both_rules_are_named_when_both_act(mini: RobotProfile) -> None:
     assert command.reasons == ("limits", "distance")
 
 
-def test_slowing_down_and_turning_round_are_never_delayed(mini: RobotProfile) -> None:
+def drive(gate: SafetyGate, mini: RobotProfile, *values: float, ticks: int = 1, distance_m: float = 5.0) -> Command:
+    """Propose the same so many times; returns the last command."""
+    for _ in range(ticks):
+        command = gate.check(propose(*values), observe(mini, distance_m), NOW_NS)
+    return command
+
+
+def test_a_command_changes_no_faster_than_motors_can_follow(mini: RobotProfile) -> None:
+    gate = SafetyGate(
+        mini
+    )  # ticks of 0.1 s; 1.0 m/s2 away from zero, 1.5 m/s2 back, 4.0 rad/s2
+    assert drive(gate, mini, 0.6, 1.2) == Command((0.1, 0.4), ("slew",))
+    assert drive(gate, mini, 0.6, 1.2).values == pytest.approx((0.2, 0.8))
+    assert drive(gate, mini, 0.6, 1.2, ticks=4).values == pytest.approx((0.6, 1.2))
+    assert drive(gate, mini, 0.6, 1.2).reasons == ()
+    assert drive(gate, mini, 0.0, 0.0) == Command((pytest.approx(0.45), pytest.approx(0.8)), ("slew",))
+    assert drive(gate, mini, 0.0, 0.0, ticks=3) == Command((0.0, 0.0), ())
+
+
+def test_a_turn_to_the_other_side_goes_through_zero_at_the_rate_of_the_motors(mini: RobotProfile) -> None:
     gate = SafetyGate(mini)
-    assert gate.check(propose(0.6, 1.2), observe(mini), NOW_NS).values == (0.6, 1.2)
-    assert gate.check(propose(0.0, 0.0), observe(mini), NOW_NS) == Command((0.0, 0.0), ())
-    assert gate.check(propose(0.6, 1.2), observe(mini), NOW_NS).values == (0.6, 1.2)
-    assert gate.check(propose(-0.1, -1.2), observe(mini), NOW_NS) == Command((-0.1, -1.2), ())
+    drive(gate, mini, 0.0, 1.2, ticks=3)
+    turning = [drive(gate, mini, -0.1, -1.2).values for _ in range(7)]
+    assert [angular for _, angular in turning] == pytest.approx([0.8, 0.4, 0.0, -0.4, -0.8, -1.2, -1.2])
+    assert [linear for linear, _ in turning] == pytest.approx([-0.1] * 7)
+
+
+def test_what_must_stop_stops_at_once(mini: RobotProfile) -> None:
+    gate = SafetyGate(mini)
+    drive(gate, mini, 0.6, 1.2, ticks=6)
+    assert drive(gate, mini, 0.6, 0.0, distance_m=0.2).values[0] == 0.0
+    drive(gate, mini, 0.6, 1.2, ticks=6)
+    assert gate.check(None, observe(mini), NOW_NS).values == (0.0, 0.0)
+    assert drive(gate, mini, 0.6, 1.2) == Command((0.1, 0.4), ("slew",))  # from a stop it begins anew
+    gate.reset()
+    assert drive(gate, mini, 0.6, 0.0).values == (0.1, 0.0)
+
+
+@pytest.mark.parametrize("state", ["disarmed", "tripped"])
+def test_nobody_moves_a_robot_that_is_not_armed(mini: RobotProfile, state: ArmState) -> None:
+    for action in (propose(0.4, 0.4), Action((0.4, 0.4), "human"), None):
+        command = driving(SafetyGate(mini), action).check(action, observe(mini), NOW_NS, state)
+        assert command == Command((0.0, 0.0), (state,))
+
+
+def test_while_a_person_drives_nobody_else_does(mini: RobotProfile) -> None:
+    by_hand = Action((0.4, 0.0), "human")
+    gate = driving(SafetyGate(mini), by_hand)
+    assert gate.check(by_hand, observe(mini), NOW_NS, "human") == Command((0.4, 0.0), ())
+    assert gate.check(propose(0.4, 0.0), observe(mini), NOW_NS, "human") == Command((0.0, 0.0), ("human",))
+    close = driving(gate, by_hand).check(by_hand, observe(mini, 0.3), NOW_NS, "human")
+    assert (close.values[0] < 0.4, close.reasons) == (True, ("distance",))
+
+
+def test_a_hole_in_the_depth_picture_is_not_far_but_unknown(mini: RobotProfile) -> None:
+    def fastest(holes: int) -> float:
+        depth = np.full((36, 64), 5000, np.uint16)
+        depth[:, 32 - holes // 2 : 32 + (holes + 1) // 2] = 0
+        gate = driving(SafetyGate(mini), propose(0.6, 0.0))
+        return gate.check(propose(0.6, 0.0), observe(mini, depth=depth), NOW_NS).values[0]
+
+    assert fastest(0) == fastest(1) == fastest(4) == 0.6
+    # 16 columns are 0.346 wide per metre: something 0.1 m wide could stand at 0.29 m.
+    assert 0 < fastest(16) == pytest.approx(SafetyGate(mini).allowed_speed_mps(0.1 / (16 / mini.camera.focal_px)), 1e-3)  # type: ignore[union-attr]
+    assert fastest(30) == 0.0
+
+
+def test_an_older_distance_leaves_less_room(mini: RobotProfile) -> None:
+    gate = SafetyGate(mini)
+    assert gate.allowed_speed_mps(0.6, 0.0) == gate.allowed_speed_mps(0.6, 0.1)  # within the reaction time of 0.2 s
+    assert gate.allowed_speed_mps(0.6, 0.2) < gate.allowed_speed_mps(0.6, 0.1)
+    speed_mps = gate.allowed_speed_mps(0.6, 0.2)
+    assert speed_mps * 0.3 + speed_mps**2 / 3.0 == pytest.approx(0.6 - 0.25)
 
 
 def test_contact_stops_a_real_robot_and_lets_a_simulated_one_bump(mini: RobotProfile) -> None:

@@ -38,6 +38,7 @@ class Drive:
     ) -> Observation:
         """Return an observation: objects as (columns, metres), velocities as measured, the way ahead free."""
         arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in self.profile.observation_specs.items()}
+        arrays["depth"][:] = 5000  # nothing within what is remembered
         for columns, distance_m in objects:
             arrays["depth"][:, columns] = round(1000 * distance_m)
         arrays["proprio"][:] = linear, angular, 0, 0, 9.81, 5.0
@@ -52,6 +53,7 @@ class Drive:
     ) -> Command:
         """Check a proposal at a tick before which the robot has moved or turned so far."""
         observation = self.see(*objects, linear=moved_m / TICK_S, angular=turned_rad / TICK_S)
+        self.gate._last = values  # as if it had driven so before: motors can follow
         return self.gate.check(Action(values, "policy"), observation, 0)
 
 

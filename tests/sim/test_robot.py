@@ -8,7 +8,7 @@ import pytest
 
 from policyloop.core.clock import MonotonicClock, VirtualClock
 from policyloop.core.profile import RobotProfile
-from policyloop.core.step import Action, Command
+from policyloop.core.step import Action, Command, TimedCommand
 from policyloop.sim.robot import Bursts, SimulatedRobot
 
 PERIOD_NS = 100_000_000
@@ -16,6 +16,12 @@ PERIOD_NS = 100_000_000
 
 def simulated(profile: RobotProfile, seeds: tuple[int, ...] = (3,), *, shuffle: bool = True) -> SimulatedRobot:
     return SimulatedRobot(profile, seeds, np.random.default_rng(0), VirtualClock(), shuffle=shuffle)
+
+
+def send(robot: SimulatedRobot, linear: float, angular: float = 0.0, valid_ns: int = 2 * PERIOD_NS) -> None:
+    """Send the next command."""
+    now_ns = robot._clock.now_ns()
+    robot.write(TimedCommand(Command((linear, angular)), robot._motors._newest + 1, now_ns + valid_ns))
 
 
 def test_looking_without_a_command_lets_neither_time_nor_the_rover_move(mini: RobotProfile) -> None:
@@ -30,26 +36,43 @@ def test_a_command_is_driven_for_exactly_one_tick(mini: RobotProfile) -> None:
     clock = VirtualClock()
     robot = SimulatedRobot(mini, (3,), np.random.default_rng(0), clock)
     for tick in range(1, 9):
-        robot.write(Command((0.6, 0.0)))
+        send(robot, 0.6, 0.0)
         assert robot.read().captured_ns == tick * PERIOD_NS
     pose = robot.rover.pose
     assert robot.read().captured_ns == 8 * PERIOD_NS
     assert robot.rover.pose == pose
 
 
+def test_a_command_that_is_no_longer_valid_is_not_driven(mini: RobotProfile) -> None:
+    clock = VirtualClock()
+    robot = SimulatedRobot(mini, (3,), np.random.default_rng(0), clock)
+    for _ in range(5):
+        send(robot, 0.6)
+        robot.read()
+    send(robot, 0.6)
+    clock.advance_ns(2 * PERIOD_NS)
+    still, moving = simulated(mini), simulated(mini)
+    for _ in range(5):
+        send(still, 0.6)
+        send(moving, 0.6)
+        still.read(), moving.read()
+    send(still, 0.0)
+    np.testing.assert_array_equal(robot.read().arrays["proprio"], still.read().arrays["proprio"])
+
+
 def test_of_two_commands_in_a_tick_the_last_counts(mini: RobotProfile) -> None:
     once, twice = simulated(mini), simulated(mini)
     for _ in range(5):
-        once.write(Command((0.6, 0.0)))
-        twice.write(Command((0.0, 1.2)))
-        twice.write(Command((0.6, 0.0)))
+        send(once, 0.6, 0.0)
+        send(twice, 0.0, 1.2)
+        send(twice, 0.6, 0.0)
         np.testing.assert_array_equal(once.read().arrays["proprio"], twice.read().arrays["proprio"])
 
 
 def test_in_real_time_observations_carry_the_real_time(mini: RobotProfile) -> None:
     robot = SimulatedRobot(mini, (3,), np.random.default_rng(0), MonotonicClock())
     before_ns = time.monotonic_ns()
-    robot.write(Command((0.1, 0.0)))
+    send(robot, 0.1, 0.0)
     assert before_ns <= robot.read().captured_ns <= time.monotonic_ns()
 
 
@@ -57,7 +80,7 @@ def test_an_observation_fits_the_profile_and_tells_of_contact(mini: RobotProfile
     robot = simulated(mini)
     contacts = []
     for _ in range(300):
-        robot.write(Command((0.6, 0.0)))
+        send(robot, 0.6, 0.0)
         observation = robot.read()
         contacts.append(observation.contact)
         if observation.contact:
@@ -69,7 +92,7 @@ def test_an_observation_fits_the_profile_and_tells_of_contact(mini: RobotProfile
 
 def test_a_new_episode_is_somewhere_else_and_forgets_the_last_command(mini: RobotProfile) -> None:
     robot = simulated(mini)
-    robot.write(Command((0.6, 0.0)))
+    send(robot, 0.6, 0.0)
     before = robot.rover.pose
     robot.begin_episode()
     begun = robot.rover.pose

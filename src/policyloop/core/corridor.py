@@ -11,9 +11,12 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from policyloop.core.profile import Camera
+from policyloop.core.profile import Camera, RobotProfile
 
-__all__ = ["bearing_tangents", "column_distances", "free_distance"]
+__all__ = ["bearing_tangents", "column_distances", "free_distance", "hidden_distance"]
+
+_HIDDEN_M = 0.1
+"""Width of what may stand unseen behind neighbouring columns without a measurement."""
 
 _BAND = (0.25, 0.55)
 """Image rows, as shares of the height, in which obstacles of a low robot's height appear."""
@@ -53,3 +56,23 @@ def free_distance(columns_m: NDArray[np.float32], camera: Camera, half_width_m: 
         return 0.0
     inside = known & (np.abs(columns_m * tangents) < half_width_m)
     return float(columns_m[inside].min()) if inside.any() else camera.depth_max_m
+
+
+def hidden_distance(depth_mm: NDArray[np.uint16], profile: RobotProfile) -> float:
+    """Return the nearest distance at which something 0.1 m wide could stand unseen in the corridor, m.
+
+    A hole is unknown, not far: behind neighbouring columns without any measurement that are `w` wide
+    (as a difference of tangents) it can stand at 0.1 / w and further away.
+    """
+    camera = profile.camera
+    assert camera is not None
+    unknown = column_distances(depth_mm, camera) == 0
+    if not unknown.any():
+        return camera.depth_max_m
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], unknown, [False]))))
+    first, last = edges[::2], edges[1::2] - 1
+    tangents, pitch = bearing_tangents(camera), 1 / camera.focal_px
+    distance_m = _HIDDEN_M / (tangents[last] - tangents[first] + pitch)
+    aside = np.maximum(np.maximum(tangents[first], -tangents[last]) - pitch / 2, 0)
+    inside = aside * distance_m < profile.body.corridor_half_width_m
+    return float(min(distance_m[inside].min(initial=np.inf), camera.depth_max_m))

@@ -52,7 +52,7 @@ class Rates(_Table, frozen=True, kw_only=True):
     """How often the robot acts, and how old an observation may be before it must stop."""
 
     control_hz: float = 10.0
-    sensor_timeout_s: float = 0.3
+    sensor_timeout_s: float = 0.2
 
     @property
     def period_ns(self) -> int:
@@ -101,9 +101,10 @@ class Limits(_Table, frozen=True, kw_only=True):
     reaction_time_s: float = 0.2
     """From the moment of capture to the moment the wheels answer, worst case."""
 
-    def stopping_distance_m(self, speed_mps: float) -> float:
-        """Distance covered before standing still: v t + v^2 / 2a."""
-        return speed_mps * self.reaction_time_s + speed_mps**2 / (2 * self.max_deceleration_mps2)
+    def stopping_distance_m(self, speed_mps: float, reaction_s: float | None = None) -> float:
+        """Distance covered before standing still: v t + v^2 / 2a; t is the limits' own unless it is given."""
+        reaction_s = self.reaction_time_s if reaction_s is None else reaction_s
+        return speed_mps * reaction_s + speed_mps**2 / (2 * self.max_deceleration_mps2)
 
 
 class EpisodeRules(_Table, frozen=True, kw_only=True):
@@ -288,7 +289,7 @@ class RobotProfile(_Table, frozen=True, kw_only=True, dict=True):
                 f"episode.collision_distance_m {self.episode.collision_distance_m}"
             )
         if self.camera is not None:
-            _check_camera(self.camera, limits)
+            _check_camera(self.camera, limits, rates)
         for entry in self.action:
             _check_action(entry, limits)
 
@@ -301,14 +302,15 @@ def _check_unit(name: str, unit: str) -> None:
         raise ConfigError(f"{name}: unit '{unit}', but it is measured in '{expected}'")
 
 
-def _check_camera(camera: Camera, limits: Limits) -> None:
+def _check_camera(camera: Camera, limits: Limits, rates: Rates) -> None:
     """Refuse pictures of no sensible size, and a robot that cannot stop within what it sees."""
     if not (16 <= camera.width <= 4096 and 16 <= camera.height <= 4096):
         raise ConfigError(f"camera {camera.width}x{camera.height}: each side must be 16 to 4096 pixels")
     if not 0 < camera.depth_min_m < camera.depth_max_m <= 65.535:
         raise ConfigError("camera depth range must satisfy 0 < depth_min_m < depth_max_m <= 65.535")
     room_m = camera.depth_max_m - limits.safety_distance_m
-    needed_m = limits.stopping_distance_m(limits.max_forward_mps)
+    reaction_s = max(limits.reaction_time_s, rates.sensor_timeout_s + 1 / rates.control_hz)
+    needed_m = limits.stopping_distance_m(limits.max_forward_mps, reaction_s)
     if needed_m > room_m:
         raise ConfigError(
             f"at {limits.max_forward_mps} m/s this robot needs {needed_m:.2f} m to stop but sees only {room_m:.2f} m",

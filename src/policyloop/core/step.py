@@ -23,6 +23,7 @@ __all__ = [
     "Stamps",
     "Step",
     "StepRecord",
+    "TimedCommand",
     "TrainerClock",
 ]
 
@@ -75,6 +76,19 @@ class Command(msgspec.Struct, frozen=True):
 
     values: tuple[float, ...]
     reasons: tuple[str, ...] = ()
+
+
+class TimedCommand(msgspec.Struct, frozen=True):
+    """A command on its way to the motors.
+
+    Attributes:
+        sequence: Counts from 1 with every command that the robot's program sends.
+        valid_until_ns: Monotonic time from which on the motors must stand still unless a newer one has come.
+    """
+
+    command: Command
+    sequence: int
+    valid_until_ns: int
 
 
 class Stamps(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from policyloop.core.clock import VirtualClock
 from policyloop.core.profile import RobotProfile
-from policyloop.core.step import Command, Observation
+from policyloop.core.step import Observation, TimedCommand
 from policyloop.evaluate import make_driver
 from policyloop.robot.actor import Actor
 from policyloop.robot.recorder import Recorder
@@ -62,8 +62,8 @@ class _Witness:
         self.path.append((round(x, 3), round(y, 3), round(yaw, 3)))
         return observation
 
-    def write(self, command: Command) -> None:
-        self._robot.write(command)
+    def write(self, order: TimedCommand) -> None:
+        self._robot.write(order)
 
     def begin_episode(self) -> bool:
         """Stay where the episode ended."""

@@ -10,16 +10,20 @@ import logging
 import math
 import threading
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import msgspec
 import numpy as np
 
-from policyloop.core.clock import Clock
+from policyloop.core.clock import Clock, VirtualClock
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Action, Command, Observation, Stamps
 from policyloop.robot.io import CommandSink, Driver, SensorSource
+from policyloop.robot.outlet import Outlet
 from policyloop.robot.recorder import Recorder
+from policyloop.robot.watchdog import LoopWatchdog
+from policyloop.safety.arming import ArmingSwitch, ArmState
 from policyloop.safety.gate import SafetyGate
 
 __all__ = ["Actor", "TickReport"]
@@ -59,6 +63,8 @@ class Actor:
         clock: Real or virtual time.
         disturb: Replaces the proposal before the gate now and then, so that a teacher shows how to
             recover (DART, Laskey et al. 2017); the recorded action stays the teacher's.
+        arming: Who may move the robot; None = the driver always may, as in simulation.
+        human: Gives what a person does now, or None while nobody has taken over.
         between_ticks: Called before each tick; the place to exchange the policy.
         watch: Called with every observation that is whole; must return at once.
     """
@@ -74,13 +80,18 @@ class Actor:
         clock: Clock,
         *,
         disturb: Disturbance | None = None,
+        arming: ArmingSwitch | None = None,
+        human: Callable[[], Action | None] = lambda: None,
         between_ticks: Callable[[], object] | None = None,
         watch: Callable[[Observation], None] | None = None,
     ) -> None:
         self._profile = profile
-        self._source, self._sink, self._driver = source, sink, driver
+        self._source, self._driver = source, driver
+        self._outlet = Outlet(profile, sink, clock)
+        self._arming, self._human = arming, human
         self._gate, self._recorder, self._clock = gate, recorder, clock
         self._disturb = disturb
+        self._failed = False
         self._between_ticks = between_ticks
         self._watch = watch
         self._lateness_ns, self._work_ns = array("q"), array("q")
@@ -89,23 +100,40 @@ class Actor:
 
     def tick(self) -> Command:
         """Do one tick; returns the command that was written."""
+        begun = self._outlet.begin()
         observation = self._sense()
-        action = self._propose(observation)
+        by_hand = self._human()
+        state = self._who_may_move(observation, by_hand)
+        action = by_hand if state == "human" else self._propose(observation) if state == "armed" else None
+        self._failed = state == "armed" and action is None
         inferred_ns = self._clock.now_ns()
         proposal = action
         if action is not None and self._disturb is not None:
             proposal = Action(self._disturb(action), action.source)
-        command = self._gate.check(proposal, observation, self._clock.now_ns())
+        command = self._gate.check(proposal, observation, self._clock.now_ns(), state)
         if action is not None and proposal is not None and proposal.values != action.values:
             command = Command(command.values, ("disturbed", *command.reasons))
-        self._sink.write(command)
+        command = self._outlet.send(command, begun)
         if observation is not None and action is not None:
-            self._driver.executed(command)
+            if state == "armed":
+                self._driver.executed(command)
             stamps = Stamps(observation.captured_ns, inferred_ns, self._clock.now_ns())
             self._recorder.act(observation, action, command, stamps)
         else:
             self._recorder.miss()
         return command
+
+    def _who_may_move(self, observation: Observation | None, by_hand: Action | None) -> ArmState:
+        if self._arming is None:
+            return "armed"
+        healthy = not self._failed and not self._gate.blind(observation, self._clock.now_ns())
+        return self._arming.tick(healthy=healthy, by_human=by_hand is not None)
+
+    def halt(self, reason: str) -> None:
+        """Stop the robot and trip it, from any thread; the tick that runs now moves nothing any more."""
+        if self._arming is not None:
+            self._arming.trip(reason)
+        self._outlet.halt(reason)
 
     def _sense(self) -> Observation | None:
         observation = self._read()
@@ -154,27 +182,48 @@ class Actor:
 
         A tick that is late is done at once; ticks that were missed entirely are counted and skipped.
         """
+        try:
+            with self._watched() as pet:
+                self._keep_ticking(stop, ticks, pet)
+        finally:
+            self._outlet.halt("shutdown")
+
+    def _keep_ticking(self, stop: threading.Event, ticks: int | None, pet: Callable[[], None]) -> None:
         period_ns = self._profile.rates.period_ns
         deadline_ns = self._clock.now_ns()
         done = 0
+        while not stop.is_set() and (ticks is None or done < ticks):
+            self._clock.sleep_until_ns(deadline_ns)
+            pet()
+            started_ns = self._clock.now_ns()
+            self._lateness_ns.append(started_ns - deadline_ns)
+            if self._between_ticks is not None:
+                self._between_ticks()
+            self.tick()
+            done += 1
+            now_ns = self._clock.now_ns()
+            self._work_ns.append(now_ns - started_ns)
+            deadline_ns += period_ns
+            if now_ns > deadline_ns + period_ns:
+                skipped = (now_ns - deadline_ns) // period_ns
+                self._missed += skipped
+                deadline_ns += skipped * period_ns
+
+    @contextmanager
+    def _watched(self) -> Iterator[Callable[[], None]]:
+        """Give what must be called in every tick lest the robot be stopped; on virtual time nobody can be late."""
+        if isinstance(self._clock, VirtualClock):
+            yield lambda: None
+            return
+        watchdog = LoopWatchdog(
+            1 / self._profile.rates.control_hz,
+            late=lambda: self._outlet.halt("late"),
+            hung=lambda: self.halt("the control loop hangs"),
+        )
         try:
-            while not stop.is_set() and (ticks is None or done < ticks):
-                self._clock.sleep_until_ns(deadline_ns)
-                started_ns = self._clock.now_ns()
-                self._lateness_ns.append(started_ns - deadline_ns)
-                if self._between_ticks is not None:
-                    self._between_ticks()
-                self.tick()
-                done += 1
-                now_ns = self._clock.now_ns()
-                self._work_ns.append(now_ns - started_ns)
-                deadline_ns += period_ns
-                if now_ns > deadline_ns + period_ns:
-                    skipped = (now_ns - deadline_ns) // period_ns
-                    self._missed += skipped
-                    deadline_ns += skipped * period_ns
+            yield watchdog.pet
         finally:
-            self._sink.write(Command(tuple(0.0 for _ in self._profile.action), ("shutdown",)))
+            watchdog.close()
 
     def report(self) -> TickReport:
         """Return the timing of every tick of `run`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from policyloop.core.step import Action, Command, Observation
+from policyloop.core.step import Action, Command, Observation, TimedCommand
 
 __all__ = ["CommandSink", "Driver", "SensorSource"]
 
@@ -20,10 +20,10 @@ class SensorSource(Protocol):
 
 
 class CommandSink(Protocol):
-    """Takes commands. Whatever is behind it must stop by itself when commands cease to come."""
+    """Takes commands. Whatever is behind it must stop by itself when they cease to come: see `robot.motors`."""
 
-    def write(self, command: Command) -> None:
-        """Apply a command until the next one."""
+    def write(self, order: TimedCommand) -> None:
+        """Apply a command until the next one, or until it is no longer valid; may be called from several threads."""
 
 
 class Driver(Protocol):

@@ -89,7 +89,7 @@ class Recorder:
         terms = reward_terms(profile.reward, outcome)
         self._score += sum(terms.values())
         self._distance_m += max(outcome.linear_mps, 0.0) / profile.rates.control_hz
-        self._gated += any(reason not in ("limits", "disturbed") for reason in pending.command.reasons)
+        self._gated += any(reason not in ("limits", "slew", "disturbed") for reason in pending.command.reasons)
         ended = terminated or truncated
         if self._emit is not None:
             self._emit(

@@ -1,23 +1,25 @@
 """The SafetyGate: the last thing before the wheels, always in the path.
 
-Rules in order, each of which may only bring the command closer to standing still: finite, fresh,
-within limits, distance ahead, and what the body would sweep in any direction until it can stand.
-Missing, stale or unknown data means stop.
+Rules in order: armed, finite, fresh, within limits, no faster change than the motors can follow; then the
+distance ahead, and what the body would sweep in any direction until it can stand, which may only bring the
+command closer to standing still, and at once. Missing, stale or unknown data means stop.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from policyloop.core.corridor import hidden_distance
 from policyloop.core.profile import RobotProfile
-from policyloop.core.spec import RangedQuantity
 from policyloop.core.step import Action, Command, Observation
 from policyloop.core.surroundings import Points, Surroundings
 from policyloop.errors import IncompatibleError
+from policyloop.safety.arming import ArmState
 
 __all__ = ["GateMode", "SafetyGate"]
 
@@ -41,6 +43,8 @@ class SafetyGate:
         self._profile = profile
         self._mode = mode
         self._stop = tuple(0.0 for _ in profile.action)
+        self._last = self._stop
+        self._slews = [_slew_of(quantity.name, profile) for quantity in profile.action]
         names = [quantity.name for quantity in profile.action]
         self._linear = names.index("linear") if "linear" in names else None
         senses = {quantity.name for quantity in profile.proprio}
@@ -52,47 +56,27 @@ class SafetyGate:
         self._timeout_ns = round(profile.rates.sensor_timeout_s * 1e9)
 
     def reset(self) -> None:
-        """Forget what is around: a simulated robot was moved to another place."""
+        """Forget what is around, and what was driven: a simulated robot was moved to another place."""
+        self._last = self._stop
         if self._surroundings is not None:
             self._surroundings.reset()
 
-    def check(self, action: Action | None, observation: Observation | None, now_ns: int) -> Command:
+    def check(
+        self, action: Action | None, observation: Observation | None, now_ns: int, state: ArmState = "armed"
+    ) -> Command:
         """Return what may be driven, with the name of every rule that changed the proposal.
 
         Args:
             action: The proposal; None = there is none.
             observation: What it was made from; None = there is none.
             now_ns: Monotonic time.
+            state: Who may move the robot; a simulated one is always armed.
         """
-        blind = self._blind(observation, now_ns)
-        if observation is not None and not blind and self._surroundings is not None:
-            self._surroundings.observe(observation.arrays)  # also while nothing may be driven: a robot rolls on
-        reason = self._unfit(action, observation, blind)
-        if reason or action is None or observation is None:
-            return Command(self._stop, (reason,))
-        values = [_clamp(value, quantity) for value, quantity in zip(action.values, self._profile.action, strict=True)]
-        reasons = () if tuple(values) == action.values else ("limits",)
-        if self._linear is not None and values[self._linear] > (fastest := self._fastest_mps(observation)):
-            values[self._linear] = fastest
-            reasons = (*reasons, "distance")
-        if self._surroundings is not None:
-            share = self._clear_share(values, self._surroundings.points)
-            if share < 1:
-                values = [value * share for value in values]
-                reasons = (*reasons, "surroundings")
-        return Command(tuple(values), reasons)
+        command = self._check(action, observation, now_ns, state)
+        self._last = command.values
+        return command
 
-    def _unfit(self, action: Action | None, observation: Observation | None, blind: str) -> str:
-        """Return why nothing may be driven at all, or an empty string."""
-        if action is None:
-            return "no-proposal"
-        if len(action.values) != len(self._stop) or not all(map(math.isfinite, action.values)):
-            return "not-finite"
-        if not blind and observation is not None and observation.contact and self._mode == "full":
-            return "contact"
-        return blind
-
-    def _blind(self, observation: Observation | None, now_ns: int) -> str:
+    def blind(self, observation: Observation | None, now_ns: int) -> str:
         """Return why the observation tells nothing about now, or an empty string."""
         if observation is None:
             return "no-observation"
@@ -105,11 +89,54 @@ class SafetyGate:
             return "bad-observation"
         return ""
 
-    def _fastest_mps(self, observation: Observation) -> float:
+    def _check(self, action: Action | None, observation: Observation | None, now_ns: int, state: ArmState) -> Command:
+        blind = self.blind(observation, now_ns)
+        if observation is not None and not blind and self._surroundings is not None:
+            self._surroundings.observe(observation.arrays)  # also while nothing may be driven: a robot rolls on
+        reason = self._unfit(action, observation, blind, state)
+        if reason or action is None or observation is None:
+            return Command(self._stop, (reason,))
+        values = self._clamped(action.values)
+        reasons = () if tuple(values) == action.values else ("limits",)
+        slewed = self._clamped([_between(*entry) for entry in zip(values, self._last, self._slews, strict=True)])
+        if slewed != values:
+            values, reasons = slewed, (*reasons, "slew")
+        if self._linear is not None and values[self._linear] > (fastest := self._fastest_mps(observation, now_ns)):
+            values[self._linear] = fastest
+            reasons = (*reasons, "distance")
+        if self._surroundings is not None:
+            share = self._clear_share(values, self._surroundings.points)
+            if share < 1:
+                values = [value * share for value in values]
+                reasons = (*reasons, "surroundings")
+        return Command(tuple(values), reasons)
+
+    def _clamped(self, values: Sequence[float]) -> list[float]:
+        quantities = self._profile.action
+        return [min(max(value, entry.low), entry.high) for value, entry in zip(values, quantities, strict=True)]
+
+    def _unfit(self, action: Action | None, observation: Observation | None, blind: str, state: ArmState) -> str:
+        """Return why nothing may be driven at all, or an empty string."""
+        if state in ("disarmed", "tripped"):
+            return state
+        if action is None:
+            return "no-proposal"
+        if state == "human" and action.source != "human":
+            return "human"
+        if len(action.values) != len(self._stop) or not all(map(math.isfinite, action.values)):
+            return "not-finite"
+        if not blind and observation is not None and observation.contact and self._mode == "full":
+            return "contact"
+        return blind
+
+    def _fastest_mps(self, observation: Observation, now_ns: int) -> float:
         """Return the forward speed that the free distance ahead allows (row S24)."""
         if self._mode == "limits" or self._distance is None:
             return math.inf
-        return self.allowed_speed_mps(float(observation.arrays["proprio"][self._distance]))
+        distance_m = float(observation.arrays["proprio"][self._distance])
+        if self._profile.camera is not None:
+            distance_m = min(distance_m, hidden_distance(observation.arrays["depth"], self._profile))
+        return self.allowed_speed_mps(distance_m, (now_ns - observation.captured_ns) * 1e-9)
 
     def _clear_share(self, values: list[float], points: Points) -> float:
         """Return the largest share of a motion that keeps the body clear of `points` until it stands again.
@@ -138,21 +165,35 @@ class SafetyGate:
         outside = np.abs(points) - np.array([body.length_m / 2, body.width_m / 2], np.float32)
         return np.hypot(*np.maximum(outside, 0).T)
 
-    def allowed_speed_mps(self, distance_m: float) -> float:
+    def allowed_speed_mps(self, distance_m: float, age_s: float = 0.0) -> float:
         """Return the fastest forward speed v with v t + v^2 / 2a <= distance - safety distance; 0 if unknown.
 
-        t is the reaction time and a the deceleration of the profile's limits.
+        t is the reaction time and a the deceleration of the profile's limits; where the distance is so old that it
+        takes longer from its capture to the end of the next tick, t is that.
         """
         limits = self._profile.limits
         room_m = distance_m - limits.safety_distance_m
         if not room_m > 0:
             return 0.0
-        drift_mps = limits.max_deceleration_mps2 * limits.reaction_time_s
+        reaction_s = max(limits.reaction_time_s, age_s + 1 / self._profile.rates.control_hz)
+        drift_mps = limits.max_deceleration_mps2 * reaction_s
         return math.sqrt(drift_mps**2 + 2 * limits.max_deceleration_mps2 * room_m) - drift_mps
 
 
-def _clamp(value: float, quantity: RangedQuantity) -> float:
-    return min(max(value, quantity.low), quantity.high)
+def _slew_of(name: str, profile: RobotProfile) -> tuple[float, float]:
+    """Return by how much a value may leave zero, and return to it, in one tick."""
+    limits, dt_s = profile.limits, 1 / profile.rates.control_hz
+    away, back = {
+        "linear": (limits.max_acceleration_mps2, limits.max_deceleration_mps2),
+        "angular": (limits.max_angular_acceleration_radps2, limits.max_angular_acceleration_radps2),
+    }.get(name, (math.inf, math.inf))
+    return away * dt_s, back * dt_s
+
+
+def _between(value: float, last: float, slew: tuple[float, float]) -> float:
+    """Return the value that can be reached from the last one in a tick."""
+    away, back = slew
+    return min(max(value, last - (back if last > 0 else away)), last + (away if last >= 0 else back))
 
 
 def _seen_from(points: Points, linear_mps: float, angular_radps: float, time_s: float) -> Points:

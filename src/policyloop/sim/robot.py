@@ -8,7 +8,8 @@ import numpy as np
 
 from policyloop.core.clock import Clock, VirtualClock
 from policyloop.core.profile import RobotProfile
-from policyloop.core.step import Action, Command, Observation
+from policyloop.core.step import Action, Observation, TimedCommand
+from policyloop.robot.motors import MotorLatch
 from policyloop.sim.camera import CasterName
 from policyloop.sim.rover import Rover, arena
 
@@ -43,6 +44,7 @@ class SimulatedRobot:
         self._shuffle = shuffle
         self._next = 0
         self._rover = Rover(profile, caster=caster)
+        self._motors = MotorLatch(len(profile.action))
         self.begin_episode()
 
     @property
@@ -55,21 +57,22 @@ class SimulatedRobot:
         index = int(self._rng.integers(len(self._seeds))) if self._shuffle else self._next % len(self._seeds)
         self._next += 1
         self._rover.reset(arena(self._seeds[index], self._profile.simulation), self._rng)
-        self._command: Command | None = None
+        self._motors.restart()
+        self._ordered = False
         return True
 
     def read(self) -> Observation:
         """Drive the last command for one tick and look."""
-        if self._command is not None:
-            self._rover.drive(self._command.values[0], self._command.values[1])
-            self._command = None
+        if self._ordered:
+            self._rover.drive(*self._motors.values(self._clock.now_ns()))
+            self._ordered = False
             if isinstance(self._clock, VirtualClock):
                 self._clock.advance_ns(self._profile.rates.period_ns)
         return Observation(self._rover.observe(), self._clock.now_ns(), self._rover.contact)
 
-    def write(self, command: Command) -> None:
-        """Drive `command` during the next tick; without a new one the wheels stand still."""
-        self._command = command
+    def write(self, order: TimedCommand) -> None:
+        """Drive a command during the next tick, if it is still valid then."""
+        self._ordered |= self._motors.accept(order, self._clock.now_ns())
 
 
 class Bursts:

@@ -1,0 +1,49 @@
+"""Watches the control loop from outside: one that hangs is stopped within two ticks, one that stays hung is tripped."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+__all__ = ["LoopWatchdog"]
+
+_LATE_TICKS, _LOOKS_PER_TICK = 1.75, 8
+_HANGS_S = 0.5
+
+
+class LoopWatchdog:
+    """A thread of its own, which needs nothing but real time.
+
+    Args:
+        period_s: Of a tick.
+        late: Called once when a tick does not end in time: stop the motors, the loop may go on.
+        hung: Called once when it does not end at all: nothing may move until a person says so.
+    """
+
+    def __init__(self, period_s: float, late: Callable[[], None], hung: Callable[[], None]) -> None:
+        self._stages = ((_LATE_TICKS * period_s, late), (max(_HANGS_S, 3 * period_s), hung))
+        self._look_s = period_s / _LOOKS_PER_TICK
+        self._petted_s = time.monotonic()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="loop-watchdog")
+        self._thread.start()
+
+    def pet(self) -> None:
+        """Say that the loop lives; once a tick."""
+        self._petted_s = time.monotonic()
+
+    def _run(self) -> None:
+        since_s, done = self._petted_s, 0
+        while not self._stop.wait(self._look_s):
+            if self._petted_s != since_s:
+                since_s, done = self._petted_s, 0
+            silent_s = time.monotonic() - since_s
+            while done < len(self._stages) and silent_s > self._stages[done][0]:
+                self._stages[done][1]()
+                done += 1
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._stop.set()
+        self._thread.join()
