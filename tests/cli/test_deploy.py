@@ -78,7 +78,7 @@ def drive(place: Place, spawn: Callable[..., subprocess.Popen[str]]) -> Callable
     def start() -> subprocess.Popen[str]:
         return spawn(
             "-v", "run", "--profile", "rover-mini", "--policy", place.store.directory, "--trusted", place.trusted,
-            "--shadow-ticks", 5, "--probation", 2, "--json",
+            "--shadow-ticks", 5, "--probation", 2, "--json", "--arm",
         )  # fmt: skip
 
     return start
@@ -276,7 +276,7 @@ def test_a_driving_robot_pulls_what_its_trainer_offers(
     address = gateway.stderr.readline().split()[2].rstrip(",")
     robot = spawn(
         "run", "--profile", "rover-mini", "--policy", place.store.directory, "--trusted", place.trusted,
-        "--connect", address, "--pull", "activate", "--shadow-ticks", 3, "--probation", 1, "--json",
+        "--connect", address, "--pull", "activate", "--shadow-ticks", 3, "--probation", 1, "--json", "--arm",
     )  # fmt: skip
     until(lambda: any(path.name == newer.name for path in place.store.versions()))
     until(lambda: place.store.state_of(place.store.find(2)) == "good")

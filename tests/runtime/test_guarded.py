@@ -115,10 +115,11 @@ def alike(action: tuple[float, float], profile: RobotProfile) -> tuple[float, fl
 
 
 @pytest.fixture
-def usual(proven: Store, start: Callable[..., Robot], mini: RobotProfile) -> tuple[float, float]:
+def usual(proven: Store, mini: RobotProfile, observation: Observation) -> tuple[float, float]:
     """The mean that makes about the action of version 1 on `observation`."""
-    action = start(proven).tick()
-    assert action is not None
+    slot = GuardedSlot(proven, mini, "onnx", settings=QUICK)
+    action = slot.act(observation)
+    slot.close()
     return alike((0.9 * action.values[0], 0.9 * action.values[1]), mini)
 
 
@@ -320,6 +321,16 @@ def test_a_version_that_a_person_calls_good_after_all_is_tried_again(
     proven.mark(path, "good")
     proven.activate(path)
     robot.until(lambda: robot.drove[-1] == 2)
+
+
+def test_two_programs_never_drive_from_one_store(
+    proven: Store, mini: RobotProfile, start: Callable[..., Robot], ship: Callable[..., Path]
+) -> None:
+    path = ship(2)
+    start(proven)
+    with pytest.raises(SafetyRefusal, match="another robot's program drives"):
+        GuardedSlot(proven, mini, "onnx", settings=QUICK)
+    assert proven.state_of(path) == "active"  # that it is being tried does not mean that somebody died of it
 
 
 def test_a_start_with_a_version_that_cannot_be_loaded_goes_back_at_once(

@@ -214,9 +214,7 @@ def drive(gate: SafetyGate, mini: RobotProfile, *values: float, ticks: int = 1, 
 
 
 def test_a_command_changes_no_faster_than_motors_can_follow(mini: RobotProfile) -> None:
-    gate = SafetyGate(
-        mini
-    )  # ticks of 0.1 s; 1.0 m/s2 away from zero, 1.5 m/s2 back, 4.0 rad/s2
+    gate = SafetyGate(mini)  # ticks of 0.1 s; 1.0 m/s2 away from zero, 1.5 m/s2 back, 4.0 rad/s2
     assert drive(gate, mini, 0.6, 1.2) == Command((0.1, 0.4), ("slew",))
     assert drive(gate, mini, 0.6, 1.2).values == pytest.approx((0.2, 0.8))
     assert drive(gate, mini, 0.6, 1.2, ticks=4).values == pytest.approx((0.6, 1.2))

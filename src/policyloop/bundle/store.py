@@ -159,19 +159,10 @@ class Store:
             SafetyRefusal: Somebody else has one.
             StorageError: The disk refuses, or is too full.
         """
-        try:
-            root = self.directory / "staging"
-            root.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self.directory / ".receiving", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise self._refused(error) from error
-        try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SafetyRefusal(
-                    f"somebody else is sending a bundle to {self.directory} at this moment", "wait, and try again"
-                ) from None
+        root = self.directory / "staging"
+        busy = SafetyRefusal(f"somebody else is sending a bundle to {self.directory} at this moment", "wait a moment")
+        with self._claimed(".receiving", busy):
+            root.mkdir(exist_ok=True)
             for left in root.iterdir():  # by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
             free = shutil.disk_usage(root).free
@@ -186,6 +177,32 @@ class Store:
                 yield staging
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
+
+    @contextmanager
+    def driven(self) -> Iterator[None]:
+        """Drive what is in the store; one robot's program at a time.
+
+        Raises:
+            SafetyRefusal: Another one does.
+            StorageError: The disk refuses.
+        """
+        busy = SafetyRefusal(f"another robot's program drives from {self.directory}", "end it first")
+        with self._claimed(".driving", busy):
+            yield
+
+    @contextmanager
+    def _claimed(self, name: str, busy: SafetyRefusal) -> Iterator[None]:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self.directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._refused(error) from error
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise busy from None
+            yield
         finally:
             os.close(fd)
 

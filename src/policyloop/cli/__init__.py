@@ -30,6 +30,8 @@ bundle_app = typer.Typer(help="The policies that robots drive with: look at them
 app.add_typer(bundle_app, name="bundle")
 store_app = typer.Typer(help="The versions that a robot has, and which one drives.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
+robot_app = typer.Typer(help="Arm, disarm and stop the robot's program on this machine.", no_args_is_help=True)
+app.add_typer(robot_app, name="robot")
 toolkit_app = typer.Typer(help="The vendor's converter, in an environment of its own.", no_args_is_help=True)
 app.add_typer(toolkit_app, name="toolkit")
 
@@ -62,8 +64,8 @@ def _options(
 
 
 _COMMANDS = (
-    "bundle calibrate convert demo deploy doctor evaluate export gateway import_ journal keys run sim store toolkit "
-    "train"
+    "bundle calibrate convert demo deploy doctor evaluate export gateway import_ journal keys robot run sim store "
+    "toolkit train"
 )
 for _command in _COMMANDS.split():
     import_module(f"policyloop.cli.{_command}")

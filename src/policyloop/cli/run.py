@@ -36,6 +36,12 @@ def run(
     gateway_key: GatewayKey = "",
     name: Annotated[str, typer.Option(help="Name of this robot; default: its key's, or the machine's.")] = "",
     seconds: Annotated[float, typer.Option(min=0, help="Stop after so long; 0 = go on.")] = 0.0,
+    arm: Annotated[
+        bool, typer.Option("--arm", help="Arm the robot once its input has been healthy for a second.")
+    ] = False,
+    control: Annotated[
+        Path | None, typer.Option(help="Socket for `policyloop robot`; default: after the robot's name.")
+    ] = None,
     explore: Annotated[bool, typer.Option(help="Let the policy draw its actions.")] = False,
     spool: Annotated[Path | None, typer.Option(help="Directory of the spool; default: a temporary one.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="Take calibration samples into this folder.")] = None,
@@ -44,7 +50,10 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of the exploration and the simulated world.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the tick report as JSON.")] = False,
 ) -> None:
-    """Drive a robot in real time with a policy, behind the safety gate; Ctrl-C stops it."""
+    """Drive a robot in real time with a policy, behind the safety gate; Ctrl-C stops it.
+
+    It starts disarmed: `policyloop robot arm`, or --arm.
+    """
     import numpy as np
 
     from policyloop.bundle.signing import KeyRing
@@ -54,6 +63,7 @@ def run(
     from policyloop.link.uplink import Uplink
     from policyloop.robot.actor import Actor
     from policyloop.robot.calibration import CalibrationCapture, CalibrationSettings
+    from policyloop.robot.control import ControlSocket, socket_path
     from policyloop.robot.drivers import PolicyDriver
     from policyloop.robot.pull import open_download
     from policyloop.robot.recorder import Recorder
@@ -61,6 +71,7 @@ def run(
     from policyloop.runtime.guarded import open_slot
     from policyloop.runtime.health import SwapSettings
     from policyloop.runtime.locate import find_policy
+    from policyloop.safety.arming import ArmingLimits, ArmingSwitch
     from policyloop.safety.gate import SafetyGate
     from policyloop.sim.robot import SimulatedRobot
 
@@ -98,6 +109,8 @@ def run(
         if calibration is not None:
             wanted = CalibrationSettings(interval_s=calibration_interval, count=calibration_count)
             capture = CalibrationCapture(calibration, wanted)
+        arming = ArmingSwitch(ArmingLimits.of(loaded), arm_once=arm)
+        switch = ControlSocket(control or socket_path(robot_name), arming, lambda: slot.policy.version)
         actor = Actor(
             loaded,
             robot,
@@ -106,6 +119,7 @@ def run(
             SafetyGate(loaded),
             recorder,
             clock,
+            arming=arming,
             between_ticks=slot.follow,
             watch=capture.observe if capture else None,
         )
@@ -116,6 +130,7 @@ def run(
                 link.close()
             if capture is not None:
                 capture.close()
+            switch.close()
             slot.close()
     report = actor.report()
     if as_json:
@@ -125,7 +140,7 @@ def run(
             f"{report.ticks} ticks at {loaded.rates.control_hz:g} Hz, {report.missed} missed; late by "
             f"{report.lateness_p50_ms:.2f} ms (p99 {report.lateness_p99_ms:.2f}, worst {report.lateness_max_ms:.2f}); "
             f"work {report.work_p50_ms:.2f} ms (p99 {report.work_p99_ms:.2f}); {slot.swaps} policy swaps, "
-            f"{actor.errors} errors"
+            f"{actor.errors} errors; {arming.now.state}"
         )
     if link is not None and link.failure is not None:
         raise link.failure

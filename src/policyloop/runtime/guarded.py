@@ -13,6 +13,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ class GuardedSlot:
         swaps: How many times it was exchanged, roll-backs included.
 
     Raises:
-        SafetyRefusal: No version is fit to drive.
+        SafetyRefusal: No version is fit to drive, or another program drives from this store.
         StorageError: The store is empty, or the disk refuses.
     """
 
@@ -87,9 +88,12 @@ class GuardedSlot:
         self._clerks: list[threading.Thread] = []
         self._summary = ""
         self.swaps = 0
+        self._claim = ExitStack()
         try:
+            self._claim.enter_context(store.driven())
             self._path, self.policy = self._first()
         except BaseException:
+            self._claim.close()
             self._inference.close()
             raise
 
@@ -282,3 +286,4 @@ class GuardedSlot:
         self._inference.close()
         for clerk in self._clerks:
             clerk.join()
+        self._claim.close()

@@ -115,10 +115,12 @@ class ArmingSwitch:
 
     Args:
         limits: Of its profile.
+        arm_once: A person has asked, when the program was started, to be armed as soon as that is possible.
     """
 
-    def __init__(self, limits: ArmingLimits) -> None:
+    def __init__(self, limits: ArmingLimits, *, arm_once: bool = False) -> None:
         self._limits = limits
+        self._arm_once = arm_once
         self._lock = threading.Lock()
         self._arming = Arming()
 
@@ -129,6 +131,9 @@ class ArmingSwitch:
 
     def tick(self, *, healthy: bool, by_human: bool) -> ArmState:
         """Count a tick; returns who may move the robot in it."""
+        if self._arm_once and self._arming.healthy >= self._limits.healthy_ticks:
+            self._arm_once = False
+            self.arm()
         return self._change(lambda arming: arming.taken(by_human=by_human).ticked(self._limits, healthy=healthy)).state
 
     def arm(self) -> None:
