@@ -64,15 +64,20 @@ class DemoResult(msgspec.Struct, kw_only=True):
     phases_s: dict[str, float]
 
 
-_FROM_A_CLONE = """update_interval = 4096
-checkpoint_interval = 5
+_FROM_A_CLONE = """update_interval = 2048
+checkpoint_interval = 10
 
 [ppo]
 learning_rate = 7e-4
-gamma = 0.98
+minibatch = 128
+gamma = 0.95            # looks two seconds ahead: enough to turn away, little enough to learn in minutes
+desired_kl = 0.02
 entropy_weight = 0.0
-initial_log_std = -1.6
+initial_log_std = -1.3  # wide enough for a clone that bumps into things to find out
 final_log_std = -1.6
+
+[reward]
+collision = -200.0      # with a short horizon dying would be cheaper otherwise
 
 [bc]
 mirror = false  # the teacher turns left on the spot; a mirror would teach both sides, and their mean
@@ -84,7 +89,7 @@ checkpoint_interval = 10
 [ppo]
 learning_rate = 7e-4
 minibatch = 128
-gamma = 0.95            # looks two seconds ahead: enough to turn away, little enough to learn in minutes
+gamma = 0.95
 desired_kl = 0.02
 critic_warmup_updates = 1
 entropy_weight = 0.0
@@ -92,7 +97,7 @@ initial_log_std = -0.5
 final_log_std = -1.4
 
 [reward]
-collision = -200.0      # a novice stands close so often that dying would be cheaper otherwise
+collision = -200.0      # with a short horizon dying would be cheaper otherwise
 """
 
 
