@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from policyloop.core.profile import Camera, RobotProfile
+from policyloop.core.profile import Camera
 
 __all__ = ["bearing_tangents", "column_distances", "free_distance", "hidden_distance"]
 
@@ -58,15 +58,13 @@ def free_distance(columns_m: NDArray[np.float32], camera: Camera, half_width_m: 
     return float(columns_m[inside].min()) if inside.any() else camera.depth_max_m
 
 
-def hidden_distance(depth_mm: NDArray[np.uint16], profile: RobotProfile) -> float:
+def hidden_distance(columns_m: NDArray[np.float32], camera: Camera, half_width_m: float) -> float:
     """Return the nearest distance at which something 0.1 m wide could stand unseen in the corridor, m.
 
     A hole is unknown, not far: behind neighbouring columns without any measurement that are `w` wide
     (as a difference of tangents) it can stand at 0.1 / w and further away.
     """
-    camera = profile.camera
-    assert camera is not None
-    unknown = column_distances(depth_mm, camera) == 0
+    unknown = columns_m == 0
     if not unknown.any():
         return camera.depth_max_m
     edges = np.flatnonzero(np.diff(np.concatenate(([False], unknown, [False]))))
@@ -74,5 +72,5 @@ def hidden_distance(depth_mm: NDArray[np.uint16], profile: RobotProfile) -> floa
     tangents, pitch = bearing_tangents(camera), 1 / camera.focal_px
     distance_m = _HIDDEN_M / (tangents[last] - tangents[first] + pitch)
     aside = np.maximum(np.maximum(tangents[first], -tangents[last]) - pitch / 2, 0)
-    inside = aside * distance_m < profile.body.corridor_half_width_m
+    inside = aside * distance_m < half_width_m
     return float(min(distance_m[inside].min(initial=np.inf), camera.depth_max_m))

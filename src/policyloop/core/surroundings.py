@@ -11,9 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from policyloop.core.corridor import bearing_tangents, column_distances
+from policyloop.core.corridor import bearing_tangents
 from policyloop.core.profile import RobotProfile
-from policyloop.core.step import Arrays
 
 __all__ = ["Points", "Surroundings"]
 
@@ -60,10 +59,14 @@ class Surroundings:
         self._memory = np.column_stack([assumed, np.full(len(assumed), assumed_m - _MEMORY_M)])
         self.points: Points = np.zeros((0, 2), np.float32)
 
-    def observe(self, arrays: Arrays) -> None:
-        """Take in the next tick's observation."""
-        self._dead_reckon(arrays["proprio"])
-        columns = column_distances(arrays["depth"], self._camera)
+    def observe(self, columns: NDArray[np.float32], proprio: NDArray[np.float32]) -> None:
+        """Take in the next tick's observation.
+
+        Args:
+            columns: See `core.corridor.column_distances`.
+            proprio: Proprioception.
+        """
+        self._dead_reckon(proprio)
         seen = (columns > 0) & (columns < _SEEN_WITHIN_M)
         near = columns[seen]
         now = np.stack([near + self._camera.mount_forward_m, -near * bearing_tangents(self._camera)[seen]], axis=1)

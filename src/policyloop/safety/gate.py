@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from policyloop.core.corridor import hidden_distance
+from policyloop.core.corridor import column_distances, hidden_distance
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Action, Command, Observation
 from policyloop.core.surroundings import Points, Surroundings
@@ -27,6 +27,7 @@ GateMode = Literal["full", "limits"]
 """`limits` leaves out the distance rules: only for a simulated robot that may bump into things."""
 
 _BODY_MARGIN_M = 0.04
+_NEAR_M = 1.5
 _SLOWER = (1.0, 0.75, 0.5, 0.25, 0.0)
 _POSES = 4
 
@@ -53,6 +54,7 @@ class SafetyGate:
         self._surroundings = None
         if mode == "full" and profile.camera is not None and self._linear is not None and self._angular is not None:
             self._surroundings = Surroundings(profile)
+        self._forget()
         self._timeout_ns = round(profile.rates.sensor_timeout_s * 1e9)
 
     def reset(self) -> None:
@@ -60,6 +62,12 @@ class SafetyGate:
         self._last = self._stop
         if self._surroundings is not None:
             self._surroundings.reset()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._hidden_m = math.inf
+        self._near: Points = np.zeros((0, 2), np.float32)
+        self._near_m: NDArray[np.floating] = np.zeros(0, np.float32)
 
     def check(
         self, action: Action | None, observation: Observation | None, now_ns: int, state: ArmState = "armed"
@@ -72,7 +80,9 @@ class SafetyGate:
             now_ns: Monotonic time.
             state: Who may move the robot; a simulated one is always armed.
         """
-        command = self._check(action, observation, now_ns, state)
+        if not self.blind(observation, now_ns) and observation is not None:
+            self._look(observation)  # also while nothing may be driven: a robot rolls on
+        command = self.rules(action, observation, now_ns, state)
         self._last = command.values
         return command
 
@@ -89,11 +99,23 @@ class SafetyGate:
             return "bad-observation"
         return ""
 
-    def _check(self, action: Action | None, observation: Observation | None, now_ns: int, state: ArmState) -> Command:
-        blind = self.blind(observation, now_ns)
-        if observation is not None and not blind and self._surroundings is not None:
-            self._surroundings.observe(observation.arrays)  # also while nothing may be driven: a robot rolls on
-        reason = self._unfit(action, observation, blind, state)
+    def _look(self, observation: Observation) -> None:
+        """Perceive: what is around, and what may hide where nothing was measured."""
+        camera = self._profile.camera
+        if self._surroundings is None or camera is None:
+            return
+        columns = column_distances(observation.arrays["depth"], camera)
+        self._surroundings.observe(columns, observation.arrays["proprio"])
+        self._hidden_m = hidden_distance(columns, camera, self._profile.body.corridor_half_width_m)
+        points = self._surroundings.points
+        self._near = points[np.abs(points).max(axis=1, initial=0) < _NEAR_M]
+        self._near_m = self._body_distance_m(self._near)
+
+    def rules(
+        self, action: Action | None, observation: Observation | None, now_ns: int, state: ArmState = "armed"
+    ) -> Command:
+        """Apply the rules to what was perceived last; changes nothing. Arguments as in `check`."""
+        reason = self._unfit(action, observation, self.blind(observation, now_ns), state)
         if reason or action is None or observation is None:
             return Command(self._stop, (reason,))
         values = self._clamped(action.values)
@@ -104,11 +126,9 @@ class SafetyGate:
         if self._linear is not None and values[self._linear] > (fastest := self._fastest_mps(observation, now_ns)):
             values[self._linear] = fastest
             reasons = (*reasons, "distance")
-        if self._surroundings is not None:
-            share = self._clear_share(values, self._surroundings.points)
-            if share < 1:
-                values = [value * share for value in values]
-                reasons = (*reasons, "surroundings")
+        if (share := self._clear_share(values)) < 1:
+            values = [value * share for value in values]
+            reasons = (*reasons, "surroundings")
         return Command(tuple(values), reasons)
 
     def _clamped(self, values: Sequence[float]) -> list[float]:
@@ -133,37 +153,45 @@ class SafetyGate:
         """Return the forward speed that the free distance ahead allows (row S24)."""
         if self._mode == "limits" or self._distance is None:
             return math.inf
-        distance_m = float(observation.arrays["proprio"][self._distance])
-        if self._profile.camera is not None:
-            distance_m = min(distance_m, hidden_distance(observation.arrays["depth"], self._profile))
+        distance_m = min(float(observation.arrays["proprio"][self._distance]), self._hidden_m)
         return self.allowed_speed_mps(distance_m, (now_ns - observation.captured_ns) * 1e-9)
 
-    def _clear_share(self, values: list[float], points: Points) -> float:
-        """Return the largest share of a motion that keeps the body clear of `points` until it stands again.
+    def _clear_share(self, values: list[float]) -> float:
+        """Return the largest share of a motion that keeps the body clear of what is around until it stands again.
 
         A body that is within the margin of something already may move where that does not get closer.
         """
-        assert self._linear is not None and self._angular is not None
-        limits = self._profile.limits
-        near = points[np.abs(points).max(axis=1, initial=0) < 1.5]
-        if len(near) == 0:
+        if self._linear is None or self._angular is None or len(self._near) == 0:
             return 1.0
-        enough = np.minimum(_BODY_MARGIN_M, self._body_distance_m(near) - 1e-3)
+        linear, angular = values[self._linear], values[self._angular]
+        if self._near_m.min() >= _BODY_MARGIN_M + self._reach_m(linear, angular):
+            return 1.0  # nothing can come that close, whatever the way there
+        enough = np.minimum(_BODY_MARGIN_M, self._near_m - 1e-3)
         for share in _SLOWER:
-            linear, angular = values[self._linear] * share, values[self._angular] * share
-            until_s = limits.reaction_time_s + max(
-                abs(linear) / limits.max_deceleration_mps2, abs(angular) / limits.max_angular_acceleration_radps2
-            )
-            times_s = np.linspace(until_s / _POSES, until_s, _POSES)
-            if all((self._body_distance_m(_seen_from(near, linear, angular, t)) >= enough).all() for t in times_s):
+            swept = _seen_from(self._near, linear * share, angular * share, self._until_s(linear, angular, share))
+            if (self._body_distance_m(swept) >= enough).all():
                 return share
         return 0.0
 
-    def _body_distance_m(self, points: Points) -> NDArray[np.float32]:
-        """Return the distance of points in the robot's frame to its rectangular body, (n,); 0 inside."""
+    def _until_s(self, linear_mps: float, angular_radps: float, share: float = 1.0) -> float:
+        """Return the time until the body stands again: reaction, and the longer of both decelerations."""
+        limits = self._profile.limits
+        braking_s = abs(linear_mps) / limits.max_deceleration_mps2
+        return limits.reaction_time_s + share * max(
+            braking_s, abs(angular_radps) / limits.max_angular_acceleration_radps2
+        )
+
+    def _reach_m(self, linear_mps: float, angular_radps: float) -> float:
+        """Return how far any point of the body can get until it stands again."""
         body = self._profile.body
-        outside = np.abs(points) - np.array([body.length_m / 2, body.width_m / 2], np.float32)
-        return np.hypot(*np.maximum(outside, 0).T)
+        corner_m = math.hypot(body.length_m, body.width_m) / 2
+        return (abs(linear_mps) + abs(angular_radps) * corner_m) * self._until_s(linear_mps, angular_radps)
+
+    def _body_distance_m(self, points: Points) -> NDArray[np.floating]:
+        """Return the distance of points in the robot's frame, (..., 2), to its rectangular body, (...); 0 inside."""
+        body = self._profile.body
+        outside = np.maximum(np.abs(points) - np.array([body.length_m / 2, body.width_m / 2], np.float32), 0)
+        return np.hypot(outside[..., 0], outside[..., 1])
 
     def allowed_speed_mps(self, distance_m: float, age_s: float = 0.0) -> float:
         """Return the fastest forward speed v with v t + v^2 / 2a <= distance - safety distance; 0 if unknown.
@@ -196,12 +224,16 @@ def _between(value: float, last: float, slew: tuple[float, float]) -> float:
     return min(max(value, last - (back if last > 0 else away)), last + (away if last >= 0 else back))
 
 
-def _seen_from(points: Points, linear_mps: float, angular_radps: float, time_s: float) -> Points:
-    """Return where fixed points lie in the robot's frame after an arc of `time_s`."""
-    turn = angular_radps * time_s
-    straight = abs(turn) < 1e-6
-    x = linear_mps * time_s if straight else linear_mps / angular_radps * math.sin(turn)
-    y = 0.0 if straight else linear_mps / angular_radps * (1 - math.cos(turn))
-    c, s = math.cos(turn), math.sin(turn)
-    moved: Points = (points - np.array([x, y], np.float32)) @ np.array([[c, -s], [s, c]], np.float32)
+def _seen_from(points: Points, linear_mps: float, angular_radps: float, until_s: float) -> Points:
+    """Return where fixed points, (n, 2), lie in the robot's frame along an arc of `until_s`, (poses, n, 2)."""
+    times_s = np.linspace(until_s / _POSES, until_s, _POSES)
+    turns = angular_radps * times_s
+    c, s = np.cos(turns), np.sin(turns)
+    straight = abs(angular_radps) * until_s < 1e-6
+    x = linear_mps * times_s if straight else linear_mps / angular_radps * s
+    y = np.zeros_like(times_s) if straight else linear_mps / angular_radps * (1 - c)
+    rotations = np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2).astype(np.float32)
+    moved: Points = ((points[None] - np.stack([x, y], -1).astype(np.float32)[:, None]) @ rotations).astype(
+        np.float32, copy=False
+    )
     return moved

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from policyloop.core.corridor import column_distances
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Action, Command, Observation
 from policyloop.core.surroundings import Surroundings
@@ -79,7 +80,8 @@ class ScriptedDriver:
 
     def propose(self, observation: Observation) -> Action:
         """Return the best arc's velocities."""
-        self._surroundings.observe(observation.arrays)
+        columns = column_distances(observation.arrays["depth"], self._camera)
+        self._surroundings.observe(columns, observation.arrays["proprio"])
         free, clearance = self._clearances(self._surroundings.points)
         discount = np.linspace(1, 0.6, _POSES)
         # The weights mirror the score: 2 v - |w| / 2, and a price for coming near.
