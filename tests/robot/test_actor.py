@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from policyloop.bundle.build import Bundle, build_bundle
 from policyloop.bundle.manifest import NETWORK_NAME
 from policyloop.bundle.store import Store
 from policyloop.convert.export import export_bundle, export_onnx, probe_features
-from policyloop.core.clock import VirtualClock
+from policyloop.core.clock import MonotonicClock, VirtualClock
 from policyloop.core.profile import EpisodeRules, RobotProfile
 from policyloop.core.step import Action, Command, Observation, Step, TimedCommand
 from policyloop.errors import ConnectionFailed, VerificationError
@@ -25,6 +26,7 @@ from policyloop.robot.drivers import PolicyDriver
 from policyloop.robot.recorder import Recorder
 from policyloop.runtime.policy import Policy
 from policyloop.runtime.reload import PolicySlot
+from policyloop.safety.arming import ArmingLimits, ArmingSwitch
 from policyloop.safety.gate import SafetyGate
 
 PERIOD_NS = 100_000_000
@@ -428,3 +430,72 @@ def test_an_exploring_policy_driver_draws_new_noise_for_a_new_episode(mini: Robo
     assert fresh != held
     assert calm.propose(bench.observation()) == calm.propose(bench.observation()) != first
     slot.close()
+
+
+# -- who may move the robot -------------------------------------------------------------------
+
+LIMITS = ArmingLimits(healthy_ticks=3, unhealthy_ticks=2)
+
+
+def test_a_robot_that_nobody_armed_stands_still_and_records_nothing(mini: RobotProfile) -> None:
+    bench = Bench(mini)
+    bench.run(6, arming=ArmingSwitch(LIMITS))
+    assert bench.commands == [STOP] * 7
+    assert {command.reasons for _, command in bench.written[:6]} == {("disarmed",)}
+    assert (bench.proposals, bench.steps) == (0, [])
+
+
+def test_an_armed_robot_drives_from_the_next_tick_on_and_a_stop_wins_within_one(mini: RobotProfile) -> None:
+    switch = ArmingSwitch(LIMITS)
+    doings = {3: switch.arm, 6: lambda: switch.stop(held=True)}
+    bench = Bench(mini, reading=lambda n: doings[n]() if n in doings else None)
+    bench.run(9, arming=switch)
+    assert bench.commands[:9] == [STOP] * 3 + [USUAL] * 3 + [STOP] * 3
+    assert bench.written[6][1].reasons == ("tripped",)
+
+
+def test_a_person_takes_over_within_a_tick_is_recorded_as_such_and_hands_back(mini: RobotProfile) -> None:
+    switch = ArmingSwitch(LIMITS)
+    by_hand = Action((0.2, -0.1), "human")
+    bench = Bench(mini, reading=lambda n: switch.arm() if n == 3 else None)
+    ticks = iter(range(100))
+    bench.run(10, arming=switch, human=lambda: by_hand if 5 <= next(ticks) < 8 else None)
+    assert bench.commands[3:10] == [USUAL] * 2 + [by_hand.values] * 3 + [USUAL] * 2
+    assert [step.record.intervention for step in bench.steps] == ["", "", "start", "hold", "hold", "stop"]
+    assert len(bench.executed_commands) == 4  # the driver hears of what it proposed itself
+
+
+def test_a_driver_that_fails_for_a_second_trips_the_robot(mini: RobotProfile) -> None:
+    switch = ArmingSwitch(LIMITS, arm_once=True)
+    bench = Bench(mini, proposing=raises_always(ValueError("x")))
+    bench.run(12, arming=switch)
+    assert bench.commands == [STOP] * 13
+    assert (switch.now.state, switch.now.reason) == ("tripped", "no healthy input")
+
+
+def raises_always(error: Exception) -> Hook:
+    def hook(n: int) -> None:
+        raise error
+
+    return hook
+
+
+def test_a_loop_that_hangs_in_real_time_is_stopped_and_what_it_wanted_is_not_driven(mini: RobotProfile) -> None:
+    switch = ArmingSwitch(LIMITS, arm_once=True)
+
+    def hang(n: int) -> None:
+        if n == 2:
+            time.sleep(1.2)
+
+    bench = Bench(mini, proposing=hang)
+    bench.clock = MonotonicClock()  # type: ignore[assignment]
+    bench.run(8, arming=switch)
+    reasons = [command.reasons for _, command in bench.written]
+    hung = reasons.index(("late",))
+    assert reasons[hung + 1] == ("the control loop hangs",)
+    assert bench.commands[hung : hung + 3] == [STOP] * 3
+    assert reasons[hung + 2] == ("halted",)
+    before_ms, stopped_ms = bench.times_ms[hung - 1], bench.times_ms[hung]
+    assert stopped_ms - before_ms > 250  # a tick later it should have written, two ticks later it is stopped
+    assert switch.now.state == "tripped"
+    assert bench.commands[-1] == STOP

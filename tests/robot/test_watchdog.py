@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from policyloop.robot.watchdog import LoopWatchdog
+
+
+class Told:
+    """When the watchdog said what."""
+
+    def __init__(self, period_s: float) -> None:
+        self.said: list[tuple[str, float]] = []
+        self.watchdog = LoopWatchdog(
+            period_s,
+            late=lambda: self.said.append(("late", time.monotonic())),
+            hung=lambda: self.said.append(("hung", time.monotonic())),
+        )
+
+    @property
+    def words(self) -> list[str]:
+        return [word for word, _ in self.said]
+
+
+def test_a_loop_that_hangs_is_stopped_within_two_ticks_and_tripped_after_half_a_second(
+    until: Callable[..., None],
+) -> None:
+    told = Told(period_s=0.2)
+    told.watchdog.pet()
+    petted_s = time.monotonic()
+    until(lambda: len(told.said) == 2)
+    told.watchdog.close()
+    assert told.words == ["late", "hung"]
+    (_, late_s), (_, hung_s) = told.said
+    assert late_s - petted_s > 0.34
+    assert hung_s - petted_s > 0.59
+
+
+def test_it_says_so_once_for_each_time_and_again_the_next_time(until: Callable[..., None]) -> None:
+    told = Told(period_s=0.05)
+    until(lambda: told.words == ["late", "hung"])
+    time.sleep(0.2)
+    assert told.words == ["late", "hung"]
+    told.watchdog.pet()
+    until(lambda: told.words == ["late", "hung"] * 2)
+    told.watchdog.close()
+
+
+def test_a_loop_that_is_petted_is_left_alone() -> None:
+    told = Told(period_s=5.0)
+    for _ in range(20):
+        told.watchdog.pet()
+        time.sleep(0.005)
+    told.watchdog.close()
+    assert told.words == []
+    assert "loop-watchdog" not in {thread.name for thread in threading.enumerate()}
