@@ -271,6 +271,31 @@ def test_a_hole_in_the_depth_picture_is_not_far_but_unknown(mini: RobotProfile) 
     assert fastest(30) == 0.0
 
 
+def look(gate: SafetyGate, mini: RobotProfile, tick: int, picture: int, speed_mps: float = 0.3) -> Command:
+    """Show picture number so and so at this tick of 100 ms, while the robot rolls."""
+    now_ns = NOW_NS + tick * 100_000_000
+    depth = np.full((36, 64), 5000 + picture, np.uint16)
+    seen = observe(mini, depth=depth, captured_ns=now_ns)
+    seen.arrays["proprio"][0] = speed_mps
+    return driving(gate, propose(0.3, 0.0)).check(propose(0.3, 0.0), seen, now_ns)
+
+
+def test_a_camera_that_repeats_its_last_picture_stops_a_moving_robot_until_it_shows_another(
+    mini: RobotProfile,
+) -> None:
+    gate = SafetyGate(mini)
+    assert [look(gate, mini, tick, tick).reasons for tick in range(4)] == [()] * 4
+    assert [look(gate, mini, tick, 3).reasons for tick in range(4, 8)] == [(), (), ("frozen",), ("frozen",)]
+    # It stands now, and the picture is still the same one.
+    assert [look(gate, mini, tick, 3, speed_mps=0.0).reasons for tick in range(8, 12)] == [("frozen",)] * 4
+    assert look(gate, mini, 12, 12).reasons == ()
+
+
+def test_a_robot_that_stands_may_see_the_same_picture_for_ever(mini: RobotProfile) -> None:
+    gate = SafetyGate(mini)
+    assert {look(gate, mini, tick, 0, speed_mps=0.0).reasons for tick in range(50)} == {()}
+
+
 def test_an_older_distance_leaves_less_room(mini: RobotProfile) -> None:
     gate = SafetyGate(mini)
     assert gate.allowed_speed_mps(0.6, 0.0) == gate.allowed_speed_mps(0.6, 0.1)  # within the reaction time of 0.2 s

@@ -28,6 +28,7 @@ GateMode = Literal["full", "limits"]
 
 _BODY_MARGIN_M = 0.04
 _NEAR_M = 1.5
+_MOVES_MPS, _TURNS_RADPS = 0.05, 0.1
 _SLOWER = (1.0, 0.75, 0.5, 0.25, 0.0)
 _POSES = 4
 
@@ -55,6 +56,8 @@ class SafetyGate:
         if mode == "full" and profile.camera is not None and self._linear is not None and self._angular is not None:
             self._surroundings = Surroundings(profile)
         self._forget()
+        moving = (("linear_vel", _MOVES_MPS), ("angular_vel", _TURNS_RADPS))
+        self._motion = [(profile.proprio_index(name), least) for name, least in moving if name in senses]
         self._timeout_ns = round(profile.rates.sensor_timeout_s * 1e9)
 
     def reset(self) -> None:
@@ -65,6 +68,8 @@ class SafetyGate:
         self._forget()
 
     def _forget(self) -> None:
+        self._picture: NDArray[np.generic] | None = None
+        self._fresh_ns = 1 << 62  # until a picture has come
         self._hidden_m = math.inf
         self._near: Points = np.zeros((0, 2), np.float32)
         self._near_m: NDArray[np.floating] = np.zeros(0, np.float32)
@@ -80,7 +85,8 @@ class SafetyGate:
             now_ns: Monotonic time.
             state: Who may move the robot; a simulated one is always armed.
         """
-        if not self.blind(observation, now_ns) and observation is not None:
+        if observation is not None and not self._unreadable(observation, now_ns):
+            self._notice_a_frozen_picture(observation, now_ns)
             self._look(observation)  # also while nothing may be driven: a robot rolls on
         command = self.rules(action, observation, now_ns, state)
         self._last = command.values
@@ -88,6 +94,10 @@ class SafetyGate:
 
     def blind(self, observation: Observation | None, now_ns: int) -> str:
         """Return why the observation tells nothing about now, or an empty string."""
+        frozen = now_ns - self._fresh_ns > self._timeout_ns
+        return self._unreadable(observation, now_ns) or ("frozen" if frozen else "")
+
+    def _unreadable(self, observation: Observation | None, now_ns: int) -> str:
         if observation is None:
             return "no-observation"
         if not 0 <= now_ns - observation.captured_ns <= self._timeout_ns:
@@ -98,6 +108,18 @@ class SafetyGate:
         except (KeyError, IncompatibleError):
             return "bad-observation"
         return ""
+
+    def _notice_a_frozen_picture(self, observation: Observation, now_ns: int) -> None:
+        """Note when the depth picture last changed: noise makes no two equal, least of all while the robot moves."""
+        if self._surroundings is None:
+            self._fresh_ns = now_ns
+            return
+        depth, proprio = observation.arrays["depth"], observation.arrays["proprio"]
+        moves = any(abs(float(proprio[at])) > least for at, least in self._motion)
+        same = self._picture is not None and np.array_equal(depth, self._picture)
+        if not same or not (moves or now_ns - self._fresh_ns > self._timeout_ns):  # standing still does not thaw it
+            self._fresh_ns = now_ns
+            self._picture = depth
 
     def _look(self, observation: Observation) -> None:
         """Perceive: what is around, and what may hide where nothing was measured."""
