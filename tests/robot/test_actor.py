@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -465,9 +466,11 @@ def test_a_person_takes_over_within_a_tick_is_recorded_as_such_and_hands_back(mi
     assert len(bench.executed_commands) == 4  # the driver hears of what it proposed itself
 
 
-def test_a_driver_that_fails_for_a_second_trips_the_robot(mini: RobotProfile) -> None:
+@pytest.mark.parametrize("what", ["raises", "nan"])
+def test_a_driver_that_fails_for_a_second_trips_the_robot(mini: RobotProfile, what: str) -> None:
     switch = ArmingSwitch(LIMITS, arm_once=True)
-    bench = Bench(mini, proposing=raises_always(ValueError("x")))
+    nowhere = Action((math.nan, 0.0), "policy")
+    bench = Bench(mini, proposing=raises_always(ValueError("x")) if what == "raises" else lambda n: nowhere)
     bench.run(12, arming=switch)
     assert bench.commands == [STOP] * 13
     assert (switch.now.state, switch.now.reason) == ("tripped", "no healthy input")

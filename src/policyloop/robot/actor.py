@@ -105,7 +105,7 @@ class Actor:
         by_hand = self._human()
         state = self._who_may_move(observation, by_hand)
         action = by_hand if state == "human" else self._propose(observation) if state == "armed" else None
-        self._failed = state == "armed" and action is None
+        self._failed = state == "armed" and (action is None or not _finite(action))
         inferred_ns = self._clock.now_ns()
         proposal = action
         if action is not None and self._disturb is not None:
@@ -162,7 +162,7 @@ class Actor:
             return None
         try:
             action = self._driver.propose(observation)
-            if not all(map(math.isfinite, action.values)):
+            if not _finite(action):
                 self._report("inference", ValueError(f"action {action.values}"))
             return action
         except Exception as error:  # whatever a policy does wrong, the robot must stop
@@ -241,3 +241,7 @@ class Actor:
             work_p99_ms=float(np.percentile(work, 99)),
             work_max_ms=float(work.max()),
         )
+
+
+def _finite(action: Action) -> bool:
+    return all(map(math.isfinite, action.values))

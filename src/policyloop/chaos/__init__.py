@@ -1,0 +1,1 @@
+"""Break a simulated robot on purpose, and say what it did."""
