@@ -20,9 +20,9 @@ Control = Annotated[Path | None, typer.Option(help="Its socket, if it was given 
 
 
 def _ask(verb: Verb, name: str, control: Path | None, *, as_json: bool = False) -> None:
-    from policyloop.robot.control import ask_robot, socket_path
+    from policyloop.robot.control import ask_robot, find_socket
 
-    status = ask_robot(control or socket_path(name or socket.gethostname()), verb)
+    status = ask_robot(control or find_socket(name or socket.gethostname()), verb)
     if as_json:
         echo_json(status)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import tempfile
 from pathlib import Path
@@ -48,12 +49,20 @@ def run(
     calibration_interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two of them.")] = 10.0,
     calibration_count: Annotated[int, typer.Option(min=1, help="The folder is full with so many.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the exploration and the simulated world.")] = 0,
+    big_cores: Annotated[bool, typer.Option("--big-cores", help="Keep to the fast ones of unequal cores.")] = False,
+    real_time: Annotated[
+        int, typer.Option(min=0, max=80, help="Real-time priority of the control loop (SCHED_FIFO); 0 = none.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the tick report as JSON.")] = False,
 ) -> None:
     """Drive a robot in real time with a policy, behind the safety gate; Ctrl-C stops it.
 
     It starts disarmed: `policyloop robot arm`, or --arm.
     """
+    from policyloop.robot.scheduling import freeze_garbage, schedule
+
+    schedule(on_big_cores=big_cores, priority=real_time)  # before numpy and others start threads
+
     import numpy as np
 
     from policyloop.bundle.signing import KeyRing
@@ -65,6 +74,7 @@ def run(
     from policyloop.robot.calibration import CalibrationCapture, CalibrationSettings
     from policyloop.robot.control import ControlSocket, socket_path
     from policyloop.robot.drivers import PolicyDriver
+    from policyloop.robot.notify import Notifier
     from policyloop.robot.pull import open_download
     from policyloop.robot.recorder import Recorder
     from policyloop.robot.service import UplinkThread
@@ -111,6 +121,17 @@ def run(
             capture = CalibrationCapture(calibration, wanted)
         arming = ArmingSwitch(ArmingLimits.of(loaded), arm_once=arm)
         switch = ControlSocket(control or socket_path(robot_name), arming, lambda: slot.policy.version)
+
+        def status() -> str:
+            now = arming.now
+            why = f" ({now.reason})" if now.reason else ""
+            return f"{now.state}{why}, policy {slot.policy.version}, {slot.swaps} swaps, {actor.errors} errors"
+
+        def between_ticks() -> None:
+            notifier.alive()
+            slot.follow()
+
+        notifier = Notifier(clock, status)
         actor = Actor(
             loaded,
             robot,
@@ -120,12 +141,15 @@ def run(
             recorder,
             clock,
             arming=arming,
-            between_ticks=slot.follow,
+            between_ticks=between_ticks,
             watch=capture.observe if capture else None,
         )
+        freeze_garbage()
         try:
             actor.run(stop, ticks=round(seconds * loaded.rates.control_hz) if seconds else None)
         finally:
+            notifier.stopping()
+            gc.unfreeze()
             if link is not None:
                 link.close()
             if capture is not None:

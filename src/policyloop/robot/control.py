@@ -21,12 +21,14 @@ import msgspec
 from policyloop.errors import ConnectionFailed, SafetyRefusal, StorageError, UsageError
 from policyloop.safety.arming import ArmingSwitch, ArmState
 
-__all__ = ["ControlSocket", "RobotStatus", "Verb", "ask_robot", "socket_path"]
+__all__ = ["ControlSocket", "RobotStatus", "Verb", "ask_robot", "find_socket", "socket_path"]
 
 log = logging.getLogger(__name__)
 
 Verb = Literal["arm", "disarm", "stop", "release", "status"]
 _MAX_LINE = 1024
+_SERVICE_FOLDER = Path("/run/policyloop")
+"""RuntimeDirectory of systemd/policyloop-run.service."""
 _LOOK_S = 0.1
 _PATIENCE_S = 2.0
 
@@ -54,6 +56,13 @@ def socket_path(robot: str) -> Path:
     runtime = os.environ.get("RUNTIME_DIRECTORY") or os.environ.get("XDG_RUNTIME_DIR")
     folder = Path(runtime) if runtime else Path(tempfile.gettempdir()) / f"policyloop-{os.getuid()}"
     return folder / f"{re.sub(r'[^a-z0-9._-]', '-', robot.lower())}.sock"
+
+
+def find_socket(robot: str) -> Path:
+    """Return where a robot's program answers: this user's, or that of the service."""
+    own = socket_path(robot)
+    service = _SERVICE_FOLDER / own.name
+    return service if service.exists() and not own.exists() else own
 
 
 class ControlSocket:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import queue
 import threading
 import time
@@ -11,6 +13,8 @@ from policyloop.errors import PolicyloopError
 from policyloop.runtime.policy import Exploration, Policy
 
 __all__ = ["InferenceLate", "InferenceThread"]
+
+log = logging.getLogger(__name__)
 
 _Job = tuple[int, Policy, Observation, Exploration | None]
 _Answer = tuple[int, Action | Exception]
@@ -32,6 +36,7 @@ class InferenceThread:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
         self._asked = self._answered = 0
+        self._owner = threading.get_native_id()
         # The only daemon thread: what hangs in native code can be neither ended nor waited for.
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
@@ -72,6 +77,7 @@ class InferenceThread:
                 return
 
     def _run(self) -> None:
+        _follow_in_real_time(self._owner)
         while (job := self._jobs.get()) is not None:
             number, policy, observation, exploration = job
             try:
@@ -85,3 +91,13 @@ class InferenceThread:
         self._jobs.put(None)
         if not self.busy:
             self._thread.join()
+
+
+def _follow_in_real_time(owner: int) -> None:
+    """Run one below the real-time thread that waits for the answer: if both want one core, its deadline comes first."""
+    try:
+        if os.sched_getscheduler(owner) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO:
+            priority = max(1, os.sched_getparam(owner).sched_priority - 1)
+            os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+    except OSError as error:
+        log.warning("inference has no real-time priority: %s", error.strerror)

@@ -78,6 +78,7 @@ def read_metadata(network: bytes) -> dict[str, str]:
 def _open(network: bytes) -> Any:
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # a robot reports to nobody but its owner
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
