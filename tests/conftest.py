@@ -23,12 +23,16 @@ import numpy as np
 import onnx
 import pytest
 import simplejpeg
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from policyloop.bundle.build import Bundle
+from policyloop.convert.export import export_bundle, probe_features
 from policyloop.convert.toolkit import Toolkit
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.reward import reward_terms
 from policyloop.core.step import Action, Arrays, Behaviour, Command, Source, Stamps, Step, StepRecord
+from policyloop.learn.networks import make_network
 
 hypothesis.settings.register_profile("policyloop", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("policyloop")
@@ -109,6 +113,22 @@ def _make_step(
 def mini() -> RobotProfile:
     """The rover with a 64x36 camera."""
     return load_profile("rover-mini")
+
+
+@pytest.fixture(scope="session")
+def exported(mini: RobotProfile) -> Bundle:
+    """A real policy for rover-mini: manifest and network."""
+    torch.manual_seed(0)
+    return export_bundle(
+        make_network("spatial", mini),
+        mini,
+        mini.nominal_normalizer,
+        network_name="spatial",
+        version=7,
+        noise_hold_ticks=3,
+        observations=probe_features(mini, 2),
+        training={"learner": "bc", "steps": 4000},
+    )
 
 
 @pytest.fixture(scope="session")

@@ -4,31 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from policyloop.bundle.archive import pack
 from policyloop.bundle.build import Bundle
 from policyloop.bundle.manifest import MANIFEST_NAME, NETWORK_NAME
 from policyloop.bundle.signing import SIGNATURE_NAME, KeyRing, Signer, create_signer, sign_manifest
-from policyloop.convert.export import export_bundle, probe_features
-from policyloop.core.profile import RobotProfile
-from policyloop.learn.networks import make_network
-
-
-@pytest.fixture(scope="session")
-def exported(mini: RobotProfile) -> Bundle:
-    """A real policy for rover-mini: manifest and network."""
-    torch.manual_seed(0)
-    return export_bundle(
-        make_network("spatial", mini),
-        mini,
-        mini.nominal_normalizer,
-        network_name="spatial",
-        version=7,
-        noise_hold_ticks=3,
-        observations=probe_features(mini, 2),
-        training={"learner": "bc", "steps": 4000},
-    )
 
 
 @pytest.fixture

@@ -14,14 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from tests.conftest import Sshd
 
 from policyloop.bundle.build import Bundle
 from policyloop.bundle.signing import SIGNATURE_NAME, KeyRing, Signer, create_signer, sign_manifest
 from policyloop.bundle.store import Store
 from policyloop.bundle.verify import open_bundle
-from policyloop.convert.export import export_bundle, probe_features
 from policyloop.core.profile import RobotProfile
 from policyloop.deploy.push import Destination, push
 from policyloop.deploy.session import Done, Request
@@ -34,7 +32,6 @@ from policyloop.errors import (
     UsageError,
     VerificationError,
 )
-from policyloop.learn.networks import make_network
 
 INSTALL = Request(verb="install")
 POLICYLOOP = f"{sys.executable} -m policyloop"
@@ -65,21 +62,6 @@ class Robot:
 
     def push(self, bundle: Bundle, request: Request = INSTALL, config: Path | None = None) -> Done:
         return push(self.signed(bundle), self.to(config), request)
-
-
-@pytest.fixture(scope="module")
-def exported(mini: RobotProfile) -> Bundle:
-    torch.manual_seed(0)
-    return export_bundle(
-        make_network("spatial", mini),
-        mini,
-        mini.nominal_normalizer,
-        network_name="spatial",
-        version=7,
-        noise_hold_ticks=3,
-        observations=probe_features(mini, 2),
-        training={},
-    )
 
 
 @pytest.fixture

@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from policyloop.bundle.build import Bundle
 from policyloop.bundle.signing import KeyRing, Signer, create_signer, sign_bundle
 from policyloop.bundle.store import Store
 from policyloop.bundle.verify import open_bundle
-from policyloop.convert.export import export_bundle, probe_features
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step
 from policyloop.errors import UsageError, VerificationError
-from policyloop.learn.networks import make_network
 from policyloop.link.download import Download, DownloadSettings
 from policyloop.link.gateway import Gateway
 from policyloop.link.offer import Offer
@@ -29,21 +26,6 @@ from policyloop.wire.messages import CHUNK_BYTES, Chunk, Fetch
 
 QUICK = UplinkSettings(resend_after_s=0.1, heartbeat_s=0.1, sync_every_s=0.1)
 IMPATIENT = DownloadSettings(ask_every_s=0.02, retry_after_s=0.2)
-
-
-@pytest.fixture(scope="module")
-def exported(mini: RobotProfile) -> Bundle:
-    torch.manual_seed(0)
-    return export_bundle(
-        make_network("spatial", mini),
-        mini,
-        mini.nominal_normalizer,
-        network_name="spatial",
-        version=7,
-        noise_hold_ticks=3,
-        observations=probe_features(mini, 2),
-        training={},
-    )
 
 
 class Trainer:
