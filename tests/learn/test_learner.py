@@ -552,6 +552,7 @@ def between(first: int, last: int, context: Any, entered: ExitStack) -> Callable
     return report
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # tensorboard's thread
 def test_a_full_disk_is_an_alarm_and_training_goes_on(
     journal: Journal,
     place: Place,
@@ -577,6 +578,7 @@ def test_a_full_disk_is_an_alarm_and_training_goes_on(
     assert len(hindered.scalars()["train/value_loss"]) == 5
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # tensorboard's thread
 def test_a_disk_that_is_full_to_the_end_fails_and_costs_what_came_after_the_last_checkpoint(
     journal: Journal, place: Place, tmp_path: Path, full_disk: Callable[[int], Any]
 ) -> None:
@@ -602,6 +604,7 @@ def test_a_disk_that_refuses_the_last_policy_only_fails(journal: Journal, place:
     assert place.updates() == [0, 2, 4, 6]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # tensorboard's thread
 def test_a_disk_that_refuses_the_first_policy_ends_the_training(
     journal: Journal, place: Place, full_disk: Callable[[int], Any]
 ) -> None:

@@ -87,6 +87,7 @@ def test_a_full_disk_is_an_alarm_and_later_numbers_are_written_again(
     assert (steps[0], steps[-1]) == (1, 4)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # tensorboard's thread
 def test_a_disk_that_is_still_full_at_the_end_is_an_alarm_too(
     tmp_path: Path, full_disk: Callable[[int], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
