@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import msgspec
 import pytest
 
 from policyloop.core.profile import RobotProfile
@@ -44,6 +46,7 @@ def explored() -> list[tuple[Arming, str, Arming]]:
             found.append((state, name, after))
             if after not in seen:
                 seen.add(after)
+                assert len(seen) < 150
                 waiting.append(after)
     return found
 
@@ -54,7 +57,6 @@ TRANSITIONS = explored()
 def test_the_machine_is_small_and_every_state_is_reached() -> None:
     states = {before for before, _, _ in TRANSITIONS}
     assert {state.state for state in states} == {"disarmed", "armed", "human", "tripped"}
-    assert len(states) < 150
 
 
 def test_a_robot_is_armed_by_a_person_or_when_a_person_lets_go_of_what_the_policy_drove() -> None:
@@ -138,3 +140,105 @@ def test_the_switch_says_what_changed(caplog: pytest.LogCaptureFixture) -> None:
     assert switch.now == Arming(healthy=3)
     switch.trip("the loop hung")
     assert [record.message for record in caplog.records][-1] == "the robot is tripped: the loop hung"
+
+
+def test_a_switch_that_was_asked_to_arm_once_does_so_when_input_has_been_healthy_and_never_again() -> None:
+    switch = ArmingSwitch(LIMITS, arm_once=True)
+    states = [switch.tick(healthy=healthy, by_human=False) for healthy in (True, True, False, True, True, True, True)]
+    assert states == ["disarmed"] * 6 + ["armed"]
+    switch.trip("something")
+    assert [switch.tick(healthy=True, by_human=False) for _ in range(5)] == ["tripped"] * 5
+    switch.disarm()
+    assert [switch.tick(healthy=True, by_human=False) for _ in range(5)] == ["disarmed"] * 5
+
+
+def test_a_trip_is_told_as_an_error_and_anything_else_as_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    switch = ArmingSwitch(LIMITS)
+    for _ in range(3):
+        switch.tick(healthy=True, by_human=False)
+    switch.arm()
+    switch.trip("the loop hung")
+    switch.trip("and hung")  # tripped already: said once
+    switch.disarm()
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", "the robot is armed"),
+        ("ERROR", "the robot is tripped: the loop hung"),
+        ("WARNING", "the robot is disarmed"),
+    ]
+
+
+def test_a_reason_is_kept_while_tripped_and_forgotten_when_it_is_left() -> None:
+    tripped = Arming(healthy=3).tripped("smoke")
+    assert (tripped.tripped("fire").reason, tripped.stopped(held=True).reason) == ("smoke", "smoke")
+    assert (tripped.disarmed().reason, tripped.armed(LIMITS).reason) == ("", "")
+    assert Arming().stopped(held=True).reason == "emergency stop"
+    silent = Arming(healthy=3).armed(LIMITS).ticked(LIMITS, healthy=False).ticked(LIMITS, healthy=False)
+    assert (silent.state, silent.reason) == ("tripped", "no healthy input")
+
+
+def test_a_second_is_rounded_up_to_whole_ticks(mini: RobotProfile) -> None:
+    rates = msgspec.structs.replace(mini.rates, control_hz=7.5)
+    profile = msgspec.structs.replace(mini, rates=rates)
+    assert ArmingLimits.of(profile) == ArmingLimits(healthy_ticks=8, unhealthy_ticks=8)
+
+
+def test_nothing_changes_an_arming_in_place() -> None:
+    arming: Any = Arming()
+    with pytest.raises(AttributeError):
+        arming.state = "armed"
+    limits: Any = LIMITS
+    with pytest.raises(AttributeError):
+        limits.healthy_ticks = 0
+    with pytest.raises(TypeError):
+        limits.__class__(1, 2)
+    with pytest.raises(TypeError):
+        arming.__class__("armed")
+
+
+@pytest.mark.parametrize(
+    "unnamed",
+    [
+        lambda: Arming().ticked(LIMITS, True),  # type: ignore[misc]
+        lambda: Arming().stopped(True),  # type: ignore[misc]
+        lambda: Arming().taken(True),  # type: ignore[misc]
+        lambda: ArmingSwitch(LIMITS, True),  # type: ignore[misc]
+        lambda: ArmingSwitch(LIMITS).tick(True, False),  # type: ignore[misc]
+        lambda: ArmingSwitch(LIMITS).stop(True),  # type: ignore[misc]
+    ],
+)
+def test_nobody_can_say_yes_without_saying_to_what(unnamed: Callable[[], object]) -> None:
+    with pytest.raises(TypeError):
+        unnamed()
+
+
+def test_input_that_has_been_healthy_for_longer_than_it_takes_is_healthy() -> None:
+    assert Arming(healthy=5).armed(LIMITS).state == "armed"
+
+
+def test_a_state_counts_by_its_name_wherever_that_was_read() -> None:
+    def read(name: str) -> Any:
+        return "".join(list(name))  # equal, and not the same object
+
+    with pytest.raises(SafetyRefusal):
+        Arming(healthy=3, state=read("human")).armed(LIMITS)
+    assert Arming(state=read("tripped"), reason="smoke").tripped("fire").reason == "smoke"
+    assert Arming(state=read("armed")).taken(by_human=True).resumes
+    assert Arming(state=read("human")).taken(by_human=False).state == "disarmed"
+
+
+def test_the_policy_resumes_after_a_single_healthy_tick_and_once() -> None:
+    driven = Arming(state="human", resumes=True)
+    assert driven.taken(by_human=False) == Arming()
+    assert driven.ticked(LIMITS, healthy=True).taken(by_human=False) == Arming(state="armed", healthy=1)
+
+
+def test_a_switch_that_was_not_asked_to_arm_never_does() -> None:
+    switch = ArmingSwitch(LIMITS)
+    assert {switch.tick(healthy=True, by_human=False) for _ in range(9)} == {"disarmed"}
+
+
+def test_a_second_of_a_thousand_ticks_is_counted_as_well() -> None:
+    limits = ArmingLimits(healthy_ticks=1000, unhealthy_ticks=1000)
+    switch = ArmingSwitch(limits, arm_once=True)
+    states = [switch.tick(healthy=tick < 1001, by_human=False) for tick in range(2001)]
+    assert [states.index("armed"), states.index("tripped")] == [1000, 2000]

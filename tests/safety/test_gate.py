@@ -231,6 +231,14 @@ def test_a_turn_to_the_other_side_goes_through_zero_at_the_rate_of_the_motors(mi
     assert [linear for linear, _ in turning] == pytest.approx([-0.1] * 7)
 
 
+def test_crossing_zero_leaves_only_the_rest_of_the_tick_for_the_way_out(mini: RobotProfile) -> None:
+    gate = SafetyGate(mini)
+    gate._last = (-0.075, 0.0)  # half of a tick's way back at 1.5 m/s2; the other half at 1.0 m/s2 leads to 0.05
+    assert drive(gate, mini, 0.6, 0.0).values[0] == pytest.approx(0.05)
+    gate._last = (0.03, 0.0)  # a fifth, and four fifths
+    assert drive(gate, mini, -0.1, 0.0).values[0] == pytest.approx(-0.08)
+
+
 def test_what_must_stop_stops_at_once(mini: RobotProfile) -> None:
     gate = SafetyGate(mini)
     drive(gate, mini, 0.6, 1.2, ticks=6)
@@ -385,3 +393,31 @@ def test_standing_still_is_never_turned_into_motion(mini: RobotProfile) -> None:
     except ConfigError:
         return  # as good: there is no such robot
     assert gate_check(profile, propose(0.0, 0.0), observe(profile)).values == (0.0, 0.0)
+
+
+def test_a_gate_without_a_memory_begins_anew_after_a_reset(mini: RobotProfile) -> None:
+    gate = SafetyGate(mini, "limits")
+    assert drive(gate, mini, 0.6, 1.2, ticks=2).values == pytest.approx((0.2, 0.8))
+    gate.reset()
+    assert drive(gate, mini, 0.6, 1.2).values == (0.1, 0.4)
+
+
+def test_a_distance_as_old_as_it_may_be_leaves_less_room(mini: RobotProfile) -> None:
+    # 0.2 s old, and in force for another tick: 0.3 m/s take 0.09 + 0.03 m, and 0.25 m must remain.
+    observation = observe(mini, 0.37, captured_ns=NOW_NS - TIMEOUT_NS)
+    assert gate_check(mini, propose(0.6, 0.0), observation).values[0] == pytest.approx(0.3, abs=1e-6)
+
+
+def test_who_proposes_counts_by_name_wherever_that_was_read(mini: RobotProfile) -> None:
+    person: Any = "".join(["hu", "man"])  # equal, and not the same object
+    gate = driving(SafetyGate(mini), propose(0.4, 0.0))
+    assert gate.check(Action((0.4, 0.0), person), observe(mini), NOW_NS, person) == Command((0.4, 0.0), ())
+    assert gate.check(propose(0.4, 0.0), observe(mini), NOW_NS, person).reasons == ("human",)
+
+
+def test_a_mode_counts_by_its_name_wherever_that_was_read(mini: RobotProfile) -> None:
+    full: Any = "".join(["fu", "ll"])
+    limits: Any = "".join(["lim", "its"])
+    touching, near = observe(mini, contact=True), observe(mini, 0.2)
+    assert gate_check(mini, propose(0.4, 0.0), touching, full).reasons == ("contact",)
+    assert gate_check(mini, propose(0.4, 0.0), near, limits).reasons == ()

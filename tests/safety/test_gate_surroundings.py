@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.step import Action, Command, Observation
-from policyloop.safety.gate import GateMode, SafetyGate
+from policyloop.safety.gate import GateMode, SafetyGate, _seen_from
 
 TICK_S = 0.1
 MIDDLE = slice(30, 34)
@@ -88,6 +89,7 @@ def test_nothing_around_means_nothing_to_avoid(rover: Drive) -> None:
     ("distance_m", "speed_mps"),
     [
         (0.45, 0.6),  # gap 0.43; 0.6 m/s for 0.6 s: 0.36 of 0.39
+        (0.39, 0.45),  # gap 0.37; 0.36 of 0.33 is too far
         (0.30, 0.45),  # gap 0.28; 0.36 is too far, three quarters take 0.5 s: 0.225 of 0.24
         (0.20, 0.3),  # gap 0.18; 0.225 is too far, half takes 0.4 s: 0.12 of 0.14
         (0.12, 0.15),  # gap 0.10; 0.12 is too far, a quarter takes 0.3 s: 0.045 of 0.06
@@ -226,3 +228,54 @@ def test_whatever_is_around_a_command_is_finite_within_range_and_no_more_than_wa
             assert quantity.low <= after <= quantity.high
             assert abs(after) <= abs(before)
             assert after * before >= 0
+
+
+def test_a_fast_robot_looks_further_around(mini: RobotProfile) -> None:
+    limits = msgspec.structs.replace(mini.limits, max_forward_mps=2.0)
+    linear = msgspec.structs.replace(mini.action[0], high=2.0)
+    fast = Drive(msgspec.structs.replace(mini, limits=limits, action=(linear, mini.action[1])))
+    # 2 m/s take 0.2 s + 1.333 s: 3.07 m; three quarters 1.5 m/s * 1.2 s = 1.8 m, half 0.87 m. The gap is 1.98 m.
+    command = fast.drive((2.0, 0.0), (MIDDLE, 2.0))
+    assert command.values == pytest.approx((1.5, 0.0))
+    assert command.reasons == ("surroundings",)
+
+
+def test_one_absurd_reading_of_the_odometer_does_not_blind_the_memory_for_good(rover: Drive) -> None:
+    obstacle_behind(rover, 0.04)
+    rover.drive(STAND, (MIDDLE, 0.45), moved_m=1e19, turned_rad=1e19)
+    obstacle_behind(rover, 0.04)
+    assert rover.drive((-0.1, 0.0)).values == STAND
+
+
+def test_a_robot_that_stands_too_near_may_leave_slowly(rover: Drive) -> None:
+    obstacle_behind(rover, 0.01)
+    assert rover.drive((0.05, 0.0)) == Command((0.05, 0.0), ())
+
+
+def test_what_a_curve_leaves_where_by_hand() -> None:
+    # 0.375 pi m/s and pi/4 rad/s for 2 s: a quarter of a circle of 1.5 m; it ends at (1.5, 1.5), facing left.
+    seen = _seen_from(np.array([[1.5, 2.5]], np.float32), 0.375 * math.pi, math.pi / 4, 2.0)
+    assert seen.shape == (4, 1, 2)
+    # Half way: at (1.0607, 0.4393), facing 45 degrees; (0.4393, 2.0607) from there.
+    assert seen[1, 0] == pytest.approx([1.76777, 1.14645], abs=1e-5)
+    # After a quarter: at (0.5740, 0.1142), facing 22.5 degrees; (0.9260, 2.3858) from there.
+    assert seen[0, 0] == pytest.approx([1.76849, 1.84983], abs=1e-4)
+    assert seen[3, 0] == pytest.approx([1.0, 0.0], abs=1e-6)
+
+
+def test_what_a_straight_line_leaves_where_by_hand() -> None:
+    seen = _seen_from(np.array([[3.0, 1.0], [0.0, 0.0]], np.float32), 1.0, 0.0, 2.0)
+    assert seen[:, 0].tolist() == [[2.5, 1.0], [2.0, 1.0], [1.5, 1.0], [1.0, 1.0]]
+    assert seen[:, 1].tolist() == [[-0.5, 0.0], [-1.0, 0.0], [-1.5, 0.0], [-2.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("linear", "angular", "reach_m"),
+    [
+        (0.6, 0.0, 0.36),  # 0.2 s + 0.4 s
+        (0.0, -1.2, 0.152735),  # a corner is 0.254558 m from the axle; 0.2 s + 0.3 s
+        (-0.1, 1.2, 0.202735),  # (0.1 + 0.305470) m/s for 0.5 s
+    ],
+)
+def test_how_far_a_point_of_the_body_can_get(mini: RobotProfile, linear: float, angular: float, reach_m: float) -> None:
+    assert SafetyGate(mini)._reach_m(linear, angular) == pytest.approx(reach_m, abs=1e-6)

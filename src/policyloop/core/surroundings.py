@@ -80,7 +80,11 @@ class Surroundings:
 
     def _dead_reckon(self, proprio: NDArray[np.float32]) -> None:
         linear, angular = float(proprio[self._linear]), float(proprio[self._angular])
-        self._way_m += (abs(linear) + _TURN_COST_M * abs(angular)) * self._dt_s
+        way_m = (abs(linear) + _TURN_COST_M * abs(angular)) * self._dt_s
+        if way_m > _MEMORY_M:
+            self.reset()  # nothing that was seen counts any more, and a pose that far off would swallow small moves
+            return
+        self._way_m += way_m
         x, y, yaw = self._pose
         middle = yaw + angular * self._dt_s / 2
         self._pose = (

@@ -27,9 +27,8 @@ GateMode = Literal["full", "limits"]
 """`limits` leaves out the distance rules: only for a simulated robot that may bump into things."""
 
 _BODY_MARGIN_M = 0.04
-_NEAR_M = 1.5
 _MOVES_MPS, _TURNS_RADPS = 0.05, 0.1
-_SLOWER = (1.0, 0.75, 0.5, 0.25, 0.0)
+_SLOWER = (1.0, 0.75, 0.5, 0.25)
 _POSES = 4
 
 
@@ -55,6 +54,8 @@ class SafetyGate:
         self._surroundings = None
         if mode == "full" and profile.camera is not None and self._linear is not None and self._angular is not None:
             self._surroundings = Surroundings(profile)
+        fastest = max(profile.limits.max_forward_mps, profile.limits.max_reverse_mps), profile.limits.max_angular_radps
+        self._within_m = _BODY_MARGIN_M + self._reach_m(*fastest)
         self._forget()
         moving = (("linear_vel", _MOVES_MPS), ("angular_vel", _TURNS_RADPS))
         self._motion = [(profile.proprio_index(name), least) for name, least in moving if name in senses]
@@ -69,7 +70,7 @@ class SafetyGate:
 
     def _forget(self) -> None:
         self._picture: NDArray[np.generic] | None = None
-        self._fresh_ns = 1 << 62  # until a picture has come
+        self._fresh_ns, self._frozen = 0, False
         self._hidden_m = math.inf
         self._near: Points = np.zeros((0, 2), np.float32)
         self._near_m: NDArray[np.floating] = np.zeros(0, np.float32)
@@ -94,8 +95,7 @@ class SafetyGate:
 
     def blind(self, observation: Observation | None, now_ns: int) -> str:
         """Return why the observation tells nothing about now, or an empty string."""
-        frozen = now_ns - self._fresh_ns > self._timeout_ns
-        return self._unreadable(observation, now_ns) or ("frozen" if frozen else "")
+        return self._unreadable(observation, now_ns) or ("frozen" if self._frozen else "")
 
     def _unreadable(self, observation: Observation | None, now_ns: int) -> str:
         if observation is None:
@@ -110,16 +110,16 @@ class SafetyGate:
         return ""
 
     def _notice_a_frozen_picture(self, observation: Observation, now_ns: int) -> None:
-        """Note when the depth picture last changed: noise makes no two equal, least of all while the robot moves."""
+        """Note whether the depth picture changes: noise makes no two equal, least of all while the robot moves."""
         if self._surroundings is None:
-            self._fresh_ns = now_ns
             return
         depth, proprio = observation.arrays["depth"], observation.arrays["proprio"]
-        moves = any(abs(float(proprio[at])) > least for at, least in self._motion)
-        same = self._picture is not None and np.array_equal(depth, self._picture)
-        if not same or not (moves or now_ns - self._fresh_ns > self._timeout_ns):  # standing still does not thaw it
+        if self._picture is None or not np.array_equal(depth, self._picture):
+            self._picture, self._fresh_ns, self._frozen = depth, now_ns, False
+        elif any(abs(float(proprio[at])) > least for at, least in self._motion):
+            self._frozen = self._frozen or now_ns - self._fresh_ns > self._timeout_ns
+        elif not self._frozen:  # standing still, one may see the same; but that does not thaw a frozen picture
             self._fresh_ns = now_ns
-            self._picture = depth
 
     def _look(self, observation: Observation) -> None:
         """Perceive: what is around, and what may hide where nothing was measured."""
@@ -130,8 +130,9 @@ class SafetyGate:
         self._surroundings.observe(columns, observation.arrays["proprio"])
         self._hidden_m = hidden_distance(columns, camera, self._profile.body.corridor_half_width_m)
         points = self._surroundings.points
-        self._near = points[np.abs(points).max(axis=1, initial=0) < _NEAR_M]
-        self._near_m = self._body_distance_m(self._near)
+        distances_m = self._body_distance_m(points)
+        near = distances_m < self._within_m
+        self._near, self._near_m = points[near], distances_m[near]
 
     def rules(
         self, action: Action | None, observation: Observation | None, now_ns: int, state: ArmState = "armed"
@@ -243,7 +244,14 @@ def _slew_of(name: str, profile: RobotProfile) -> tuple[float, float]:
 def _between(value: float, last: float, slew: tuple[float, float]) -> float:
     """Return the value that can be reached from the last one in a tick."""
     away, back = slew
-    return min(max(value, last - (back if last > 0 else away)), last + (away if last >= 0 else back))
+    return min(max(value, -_highest(-last, away, back)), _highest(last, away, back))
+
+
+def _highest(last: float, away: float, back: float) -> float:
+    """Return how far up a tick leads: back to zero at one rate, and what is left of the tick away at the other."""
+    if last >= 0:
+        return last + away
+    return last + back if last + back <= 0 else away * (1 + last / back)
 
 
 def _seen_from(points: Points, linear_mps: float, angular_radps: float, until_s: float) -> Points:
