@@ -299,6 +299,16 @@ def test_a_camera_that_repeats_its_last_picture_stops_a_moving_robot_until_it_sh
     assert look(gate, mini, 12, 12).reasons == ()
 
 
+def test_a_camera_that_uses_one_buffer_for_all_its_pictures_is_not_frozen(mini: RobotProfile) -> None:
+    gate, buffer = SafetyGate(mini), np.full((36, 64), 5000, np.uint16)
+    for tick in range(8):
+        buffer += 1
+        now_ns = NOW_NS + tick * 100_000_000
+        seen = observe(mini, depth=buffer, captured_ns=now_ns)
+        seen.arrays["proprio"][0] = 0.3
+        assert gate.check(propose(0.0, 0.0), seen, now_ns).reasons == ()
+
+
 def test_a_robot_that_stands_may_see_the_same_picture_for_ever(mini: RobotProfile) -> None:
     gate = SafetyGate(mini)
     assert {look(gate, mini, tick, 0, speed_mps=0.0).reasons for tick in range(50)} == {()}

@@ -115,7 +115,8 @@ class SafetyGate:
             return
         depth, proprio = observation.arrays["depth"], observation.arrays["proprio"]
         if self._picture is None or not np.array_equal(depth, self._picture):
-            self._picture, self._fresh_ns, self._frozen = depth, now_ns, False
+            self._picture = depth.copy()  # a driver may use its buffer again
+            self._fresh_ns, self._frozen = now_ns, False
         elif any(abs(float(proprio[at])) > least for at, least in self._motion):
             self._frozen = self._frozen or now_ns - self._fresh_ns > self._timeout_ns
         elif not self._frozen:  # standing still, one may see the same; but that does not thaw a frozen picture
