@@ -86,6 +86,9 @@ def start(mini: RobotProfile, observation: Observation) -> Iterator[Callable[...
     yield begin
     for slot in slots:
         slot.close()
+    for thread in threading.enumerate():
+        if thread.name == "inference":  # left behind with a network that hung: it must not hang into the next test
+            thread.join(60)
 
 
 @pytest.fixture
@@ -181,7 +184,7 @@ def test_a_candidate_that_hangs_in_shadow_is_left_behind(
 ) -> None:
     robot = start(proven)
     robot.observation = same(robot.observation, 1e6)  # what the trial, on an empty observation, does not see
-    path = ship(2, mean=usual, defect="loop", above=5.0 - 1e-3, iterations=8_000_000)  # seconds, not for ever
+    path = ship(2, mean=usual, defect="loop", above=5.0 - 1e-3, iterations=4_000_000)  # seconds, not for ever
     robot.until(lambda: proven.state_of(path) == "bad")
     assert "it hangs" in proven.about(path).note
     assert (set(robot.drove), robot.errors) == ({1}, [])
