@@ -17,6 +17,7 @@ __all__ = [
     "UsageError",
     "VerificationError",
     "WireError",
+    "error_of",
 ]
 
 
@@ -96,3 +97,24 @@ class IncompatibleError(PolicyloopError):
     """Two parts that must agree (profile, network, format version) do not."""
 
     exit_code = 7
+
+
+_BY_EXIT_CODE: dict[int, type[PolicyloopError]] = {
+    kind.exit_code: kind
+    for kind in (
+        StorageError,
+        UsageError,
+        ConfigError,
+        ConnectionFailed,
+        VerificationError,
+        SafetyRefusal,
+        IncompatibleError,
+    )
+}
+
+
+def error_of(
+    exit_code: int, message: str, remedy: str = "", *, otherwise: type[PolicyloopError] = PolicyloopError
+) -> PolicyloopError:
+    """Return the error that another process ended with, by its exit code; `otherwise` for a code that is not ours."""
+    return _BY_EXIT_CODE.get(exit_code, otherwise)(message, remedy)

@@ -7,12 +7,12 @@ can see, before it drives, that its own backend gives the same answers.
 from __future__ import annotations
 
 import io
-import zipfile
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from policyloop.core.npz import load_npz
 from policyloop.core.step import Arrays
 from policyloop.errors import VerificationError
 
@@ -48,14 +48,10 @@ class Golden(msgspec.Struct, frozen=True):
     def decode(cls, data: bytes) -> Golden:
         """Read `golden.npz`; VerificationError if it is none, or would be too large in memory."""
         try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                size = sum(entry.file_size for entry in archive.infolist())
-            if size > _MAX_BYTES:
-                raise ValueError(f"{size} bytes, at most {_MAX_BYTES} are allowed")
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                inputs = {name.removeprefix(_PREFIX): arrays[name] for name in arrays if name.startswith(_PREFIX)}
-                mean = arrays["mean"]
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            arrays = load_npz(data, _MAX_BYTES)
+            inputs = {name.removeprefix(_PREFIX): array for name, array in arrays.items() if name.startswith(_PREFIX)}
+            mean = arrays["mean"]
+        except (ValueError, KeyError) as error:
             raise VerificationError(f"the golden vectors are damaged: {error}", "export the bundle again") from error
         if mean.ndim != 2 or mean.dtype != np.float32 or any(len(array) != len(mean) for array in inputs.values()):
             raise VerificationError("the golden vectors do not fit together", "export the bundle again")

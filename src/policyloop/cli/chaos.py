@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -10,6 +10,9 @@ import typer
 from policyloop.cli import app
 from policyloop.cli.keys import Json
 from policyloop.cli.options import Profile
+
+if TYPE_CHECKING:
+    from policyloop.chaos.trial import Outcome
 
 
 @app.command()
@@ -44,10 +47,7 @@ def chaos(
         raise SafetyRefusal(f"the robot did not do what it must: {', '.join(failed)}", "see the lines above")
 
 
-def _tell(outcome: object) -> None:
-    from policyloop.chaos.trial import Outcome
-
-    assert isinstance(outcome, Outcome)
+def _tell(outcome: Outcome) -> None:
     stopped = "drove on" if outcome.stopped_after_s is None else f"stood after {outcome.stopped_after_s:.2f} s"
     said = ", ".join(outcome.said) or "nothing"
     reason = f" ({outcome.reason})" if outcome.reason else ""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from policyloop.core.files import read_file
 from policyloop.core.normalizer import Normalizer
+from policyloop.core.npz import npy_header
 from policyloop.core.profile import RobotProfile
 from policyloop.errors import IncompatibleError, VerificationError
 
@@ -63,10 +63,7 @@ def _vector(archive: zipfile.ZipFile, name: str) -> NDArray[np.float64]:
     if entry.file_size > _MAX_BYTES:
         raise ValueError(f"{name} has {entry.file_size} bytes")
     data = archive.read(entry)
-    stream = io.BytesIO(data)
-    version = npy.read_magic(stream)
-    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read_header(stream)
+    shape, dtype = npy_header(data)
     size = int(np.prod(shape, dtype=object))
     if dtype.kind not in "fi" or max(shape, default=1) != size or size * dtype.itemsize > len(data):
         raise ValueError(f"{name} is {dtype} {shape}, not a vector of numbers")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -21,9 +20,10 @@ from policyloop.convert.judge import Thresholds
 from policyloop.convert.rknn import ConverterOptions, Precision, converter_options
 from policyloop.convert.samples import Samples
 from policyloop.convert.toolkit import Toolkit
+from policyloop.core.npz import load_npz
 from policyloop.core.profile import RobotProfile
-from policyloop.deploy.push import Destination, greeted, last_answer
-from policyloop.deploy.session import MAX_BLOB_BYTES, Converted, Request, read_blob, write_line
+from policyloop.deploy.push import Destination, asked
+from policyloop.deploy.session import MAX_BLOB_BYTES, Converted, Request, read_blob
 from policyloop.errors import SafetyRefusal, VerificationError
 
 __all__ = ["Conversion", "convert", "convert_here", "convert_there"]
@@ -89,15 +89,7 @@ def convert_there(
     calibration = b"" if source.calibration is None else _encode(source.calibration)
     blobs = [source.network.original, calibration, _encode(source.held_out)]
     request = Request(verb="convert", precision=conversion.precision, sizes=tuple(map(len, blobs)))
-    with greeted(destination, progress) as (sent, answers):
-        try:
-            write_line(sent, request)
-            for blob in blobs:
-                sent.write(blob)
-            sent.flush()
-        except OSError:
-            progress("the robot does not listen to the end")  # it says why
-        answer = last_answer(destination, answers, progress)
+    with asked(destination, request, blobs, progress) as (answer, answers):
         if not isinstance(answer, Converted) or len(answer.sizes) != 2:
             raise VerificationError(f"{destination.host} answers something else", "is policyloop at both ends?")
         report, rknn = (read_blob(answers, size) for size in answer.sizes)
@@ -165,13 +157,8 @@ def _encode(samples: Samples) -> bytes:
 def _decode(data: bytes) -> Samples:
     """Read samples that came through the network; sizes are looked at before memory is asked for."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > 4 * MAX_BLOB_BYTES:
-            raise ValueError(f"{size} bytes, at most {4 * MAX_BLOB_BYTES} are allowed")
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            inputs = {name.removeprefix(_INPUT): arrays[name] for name in arrays if name.startswith(_INPUT)}
-            distances = arrays.get("distances_m")
-            return Samples(inputs, distances, str(arrays["source"]))
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        arrays = load_npz(data, 4 * MAX_BLOB_BYTES)
+        inputs = {name.removeprefix(_INPUT): array for name, array in arrays.items() if name.startswith(_INPUT)}
+        return Samples(inputs, arrays.get("distances_m"), str(arrays["source"]))
+    except (ValueError, KeyError) as error:
         raise VerificationError(f"the samples are damaged: {error}", "send them again") from error

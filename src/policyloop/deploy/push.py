@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -33,26 +33,13 @@ from policyloop.errors import (
     ConnectionFailed,
     IncompatibleError,
     PolicyloopError,
-    SafetyRefusal,
-    StorageError,
     UsageError,
     VerificationError,
+    error_of,
 )
 
-__all__ = ["Destination", "greeted", "last_answer", "push"]
+__all__ = ["Destination", "asked", "push"]
 
-_ERRORS = {
-    kind.exit_code: kind
-    for kind in (
-        StorageError,
-        UsageError,
-        ConfigError,
-        ConnectionFailed,
-        VerificationError,
-        SafetyRefusal,
-        IncompatibleError,
-    )
-}
 _OPTIONS = ("-T", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
 _SSH_FAILED, _NOT_FOUND = 255, 127
 _END_S = 10.0
@@ -111,22 +98,21 @@ def push(
         raise ConfigError("the bundle is not signed", "make a key: policyloop keys new NAME --signing")
     if request.verb == "check":
         contents = {name: contents[name] for name in (MANIFEST_NAME, SIGNATURE_NAME)}
-    with greeted(destination, progress) as (sent, answers):
-        try:
-            write_line(sent, request)
-            sent.write(pack(contents))
-            sent.flush()
-        except OSError:
-            progress("the robot does not listen to the end")  # it says why
-        done = last_answer(destination, answers, progress)
-        if not isinstance(done, Done):
+    with asked(destination, request, [pack(contents)], progress) as (answer, _):
+        if not isinstance(answer, Done):
             raise VerificationError(f"{destination.host} answers something else", "is policyloop at both ends?")
-        return done
+        return answer
 
 
 @contextmanager
-def greeted(destination: Destination, progress: Callable[[str], None]) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """Run ssh to a robot that greets; give what goes in and what comes out."""
+def asked(
+    destination: Destination, request: Request, blobs: Iterable[bytes], progress: Callable[[str], None]
+) -> Iterator[tuple[Greeting | Done | Converted, BinaryIO]]:
+    """Ask a robot for something; give its last answer, and the stream on which more may follow.
+
+    Raises:
+        PolicyloopError: As `push`.
+    """
     with _ssh(destination) as (sent, answers):
         greeting = read_line(answers, FromRobot)
         if not isinstance(greeting, Greeting):
@@ -136,10 +122,17 @@ def greeted(destination: Destination, progress: Callable[[str], None]) -> Iterat
                 f"{destination.host} speaks protocol {greeting.protocol}, not {PROTOCOL}", "upgrade the older side"
             )
         progress(f"{destination.host} is a {greeting.profile_name} with policyloop {greeting.policyloop}")
-        yield sent, answers
+        try:
+            write_line(sent, request)
+            for blob in blobs:
+                sent.write(blob)
+            sent.flush()
+        except OSError:
+            progress("the robot does not listen to the end")  # it says why
+        yield _last_answer(destination, answers, progress), answers
 
 
-def last_answer(
+def _last_answer(
     destination: Destination, answers: BinaryIO, progress: Callable[[str], None]
 ) -> Greeting | Done | Converted:
     """Read until the robot has come to an end; PolicyloopError if it refuses."""
@@ -148,8 +141,7 @@ def last_answer(
         if isinstance(answer, Progress):
             progress(answer.text)
         elif isinstance(answer, Refused):
-            kind = _ERRORS.get(answer.exit_code, PolicyloopError)
-            raise kind(f"{destination.host}: {answer.message}", answer.remedy)
+            raise error_of(answer.exit_code, f"{destination.host}: {answer.message}", answer.remedy)
         else:
             return answer
 

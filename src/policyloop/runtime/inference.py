@@ -6,7 +6,6 @@ import logging
 import os
 import queue
 import threading
-import time
 
 from policyloop.core.step import Action, Observation
 from policyloop.errors import PolicyloopError
@@ -58,9 +57,8 @@ class InferenceThread:
             raise InferenceLate("the policy is still busy with an earlier observation")
         self._asked += 1
         self._jobs.put((self._asked, policy, observation, exploration))
-        until_s = time.monotonic() + self._deadline_s
         try:
-            number, answer = self._answers.get(timeout=max(0.0, until_s - time.monotonic()))
+            number, answer = self._answers.get(timeout=self._deadline_s)
         except queue.Empty:
             raise InferenceLate(f"the policy took longer than {1e3 * self._deadline_s:.0f} ms") from None
         self._answered = number

@@ -20,7 +20,7 @@ from policyloop.bundle.signing import KeyRing
 from policyloop.core.features import feature_specs
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Observation
-from policyloop.errors import ConfigError, IncompatibleError, PolicyloopError, StorageError, VerificationError
+from policyloop.errors import IncompatibleError, PolicyloopError, VerificationError, error_of
 from policyloop.runtime.health import SwapSettings
 from policyloop.runtime.policy import Policy
 
@@ -32,9 +32,6 @@ _GOLDEN_SHARE = 1e-3
 _GOLDEN_SHARE_NPU = 0.05
 """Of an action's range: what a backend may differ from the golden answers. An NPU's network was accepted with
 a p99 below this (docs/conversion.md)."""
-
-
-_ERRORS = {kind.exit_code: kind for kind in (StorageError, ConfigError, VerificationError, IncompatibleError)}
 
 
 class _Job(msgspec.Struct, frozen=True):
@@ -132,7 +129,7 @@ def try_bundle(
     except msgspec.DecodeError as error:
         raise VerificationError(f"the trial gave no report: {error}") from error
     if report.error:
-        raise _ERRORS.get(report.exit_code, VerificationError)(report.error, report.remedy)
+        raise error_of(report.exit_code, report.error, report.remedy, otherwise=VerificationError)
     if report.digest != digest:
         raise VerificationError("the bundle was changed during its trial")
     allowed_s = settings.latency_share / profile.rates.control_hz
