@@ -14,6 +14,7 @@ from policyloop.core.spec import Quantity, RangedQuantity
 from policyloop.core.step import Action, Arrays, Command, Observation
 from policyloop.errors import ConfigError
 from policyloop.safety.arming import ArmState
+from policyloop.safety.clearance import Clearance
 from policyloop.safety.gate import GateMode, SafetyGate
 
 NOW_NS = 5_000_000_000
@@ -153,13 +154,13 @@ def test_an_unknown_distance_stops_forward_motion_but_not_turning(mini: RobotPro
     ],
 )
 def test_allowed_speed_by_hand(mini: RobotProfile, distance_m: float, speed_mps: float) -> None:
-    assert SafetyGate(mini).allowed_speed_mps(distance_m) == pytest.approx(speed_mps, abs=1e-12)
+    assert Clearance(mini).allowed_speed_mps(distance_m) == pytest.approx(speed_mps, abs=1e-12)
 
 
 @given(distance_m=st.floats(0.25, 20.0))
 def test_the_allowed_speed_uses_up_the_room_exactly(distance_m: float) -> None:
     profile = load_profile("rover-mini")
-    speed = SafetyGate(profile).allowed_speed_mps(distance_m)
+    speed = Clearance(profile).allowed_speed_mps(distance_m)
     assert speed * 0.2 + speed**2 / 3.0 == pytest.approx(distance_m - 0.25, abs=1e-9)
 
 
@@ -167,7 +168,7 @@ def test_the_profile_decides_how_far_it_takes_to_stop(mini: RobotProfile) -> Non
     limits = msgspec.structs.replace(mini.limits, reaction_time_s=0.5, max_deceleration_mps2=0.5, safety_distance_m=0.4)
     profile = msgspec.structs.replace(mini, limits=limits)
     # v = 0.4: 0.5 * 0.4 + 0.16 / 1.0 = 0.36
-    assert SafetyGate(profile).allowed_speed_mps(0.76) == pytest.approx(0.4, abs=1e-12)
+    assert Clearance(profile).allowed_speed_mps(0.76) == pytest.approx(0.4, abs=1e-12)
 
 
 def test_forward_speed_is_bounded_by_the_free_distance(mini: RobotProfile) -> None:
@@ -275,7 +276,7 @@ def test_a_hole_in_the_depth_picture_is_not_far_but_unknown(mini: RobotProfile) 
 
     assert fastest(0) == fastest(1) == fastest(4) == 0.6
     # 16 columns are 0.346 wide per metre: something 0.1 m wide could stand at 0.29 m.
-    assert 0 < fastest(16) == pytest.approx(SafetyGate(mini).allowed_speed_mps(0.1 / (16 / mini.camera.focal_px)), 1e-3)  # type: ignore[union-attr]
+    assert 0 < fastest(16) == pytest.approx(Clearance(mini).allowed_speed_mps(0.1 / (16 / mini.camera.focal_px)), 1e-3)  # type: ignore[union-attr]
     assert fastest(30) == 0.0
 
 
@@ -315,10 +316,10 @@ def test_a_robot_that_stands_may_see_the_same_picture_for_ever(mini: RobotProfil
 
 
 def test_an_older_distance_leaves_less_room(mini: RobotProfile) -> None:
-    gate = SafetyGate(mini)
-    assert gate.allowed_speed_mps(0.6, 0.0) == gate.allowed_speed_mps(0.6, 0.1)  # within the reaction time of 0.2 s
-    assert gate.allowed_speed_mps(0.6, 0.2) < gate.allowed_speed_mps(0.6, 0.1)
-    speed_mps = gate.allowed_speed_mps(0.6, 0.2)
+    clearance = Clearance(mini)
+    assert clearance.allowed_speed_mps(0.6, 0.0) == clearance.allowed_speed_mps(0.6, 0.1)  # within 0.2 s
+    assert clearance.allowed_speed_mps(0.6, 0.2) < clearance.allowed_speed_mps(0.6, 0.1)
+    speed_mps = clearance.allowed_speed_mps(0.6, 0.2)
     assert speed_mps * 0.3 + speed_mps**2 / 3.0 == pytest.approx(0.6 - 0.25)
 
 

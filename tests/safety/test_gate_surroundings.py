@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.step import Action, Command, Observation
-from policyloop.safety.gate import GateMode, SafetyGate, _seen_from
+from policyloop.safety.clearance import Clearance, _seen_from
+from policyloop.safety.gate import GateMode, SafetyGate
 
 TICK_S = 0.1
 MIDDLE = slice(30, 34)
@@ -278,4 +279,4 @@ def test_what_a_straight_line_leaves_where_by_hand() -> None:
     ],
 )
 def test_how_far_a_point_of_the_body_can_get(mini: RobotProfile, linear: float, angular: float, reach_m: float) -> None:
-    assert SafetyGate(mini)._reach_m(linear, angular) == pytest.approx(reach_m, abs=1e-6)
+    assert Clearance(mini)._reach_m(linear, angular) == pytest.approx(reach_m, abs=1e-6)
