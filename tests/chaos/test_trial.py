@@ -48,7 +48,7 @@ def test_a_robot_without_a_gate_would_not_pass(mini: RobotProfile, monkeypatch: 
 class OpenGate:
     """Lets everything through."""
 
-    def blind(self, observation: object, now_ns: int) -> str:
+    def unfit(self, observation: object, now_ns: int) -> str:
         return ""
 
     def check(self, action: object, observation: object, now_ns: int, state: str) -> object:

@@ -329,7 +329,8 @@ def numbers(table: str) -> list[tuple[str, str]]:
 def test_the_digest_changes_with_every_number_of_the_contract(mini, table, key):
     old = getattr(mini, table)
     value = getattr(old, key)
-    new = msgspec.structs.replace(old, **{key: value + 1 if isinstance(value, int) else value * 1.0001})
+    changed = 0.3 if value is None else value + 1 if isinstance(value, int) else value * 1.0001
+    new = msgspec.structs.replace(old, **{key: changed})
     assert msgspec.structs.replace(mini, **{table: new}).digest != mini.digest
 
 

@@ -26,39 +26,39 @@ def order(sequence: int, valid_until_ms: float, *values: float) -> TimedCommand:
 
 
 def test_a_command_is_obeyed_until_the_very_nanosecond_and_then_no_more() -> None:
-    motors = MotorLatch(2)
-    assert motors.values(0) == (0.0, 0.0)
+    motors = MotorLatch(Command((0.0, 0.0)))
+    assert motors.command(0).values == (0.0, 0.0)
     assert motors.accept(order(1, 200), 0)
-    assert motors.values(200 * MS - 1) == (0.5, 0.1)
-    assert motors.values(200 * MS) == (0.0, 0.0)
+    assert motors.command(200 * MS - 1).values == (0.5, 0.1)
+    assert motors.command(200 * MS).values == (0.0, 0.0)
 
 
 def test_a_newer_command_takes_the_place_of_an_older_one_and_never_the_other_way_round() -> None:
-    motors = MotorLatch(2)
+    motors = MotorLatch(Command((0.0, 0.0)))
     assert motors.accept(order(7, 200, 0.1, 0.0), 0)
     for late in (7, 6, 1, 0, -1):
         assert not motors.accept(order(late, 300, 0.6, 0.0), 10 * MS)
-    assert motors.values(20 * MS) == (0.1, 0.0)
+    assert motors.command(20 * MS).values == (0.1, 0.0)
     assert motors.accept(order(9, 300, 0.2, 0.0), 10 * MS)
-    assert motors.values(20 * MS) == (0.2, 0.0)
+    assert motors.command(20 * MS).values == (0.2, 0.0)
 
 
 @pytest.mark.parametrize("valid_until_ms", [-1.0, 0.0, 100.0, 100.0 + LONGEST_NS / MS + 1, 1e12])
 def test_what_is_over_or_lasts_suspiciously_long_is_not_obeyed(valid_until_ms: float) -> None:
-    motors = MotorLatch(2)
+    motors = MotorLatch(Command((0.0, 0.0)))
     assert not motors.accept(order(1, valid_until_ms), 100 * MS)
-    assert motors.values(100 * MS) == (0.0, 0.0)
+    assert motors.command(100 * MS).values == (0.0, 0.0)
 
 
 def test_a_command_for_another_robot_is_not_obeyed() -> None:
-    assert not MotorLatch(2).accept(order(1, 100, 0.5), 0)
+    assert not MotorLatch(Command((0.0, 0.0))).accept(order(1, 100, 0.5), 0)
 
 
 def test_a_program_that_was_started_again_may_count_from_one() -> None:
-    motors = MotorLatch(2)
+    motors = MotorLatch(Command((0.0, 0.0)))
     motors.accept(order(900, 200), 0)
     motors.restart()
-    assert motors.values(1) == (0.0, 0.0)
+    assert motors.command(1).values == (0.0, 0.0)
     assert motors.accept(order(1, 200), 0)
 
 
@@ -111,7 +111,7 @@ while True:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_motors_stand_still_within_half_a_second_of_the_senders_death(number: signal.Signals) -> None:
-    motors = MotorLatch(2)
+    motors = MotorLatch(Command((0.0, 0.0)))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
         link.bind(("127.0.0.1", 0))
         link.settimeout(0.01)
@@ -124,11 +124,11 @@ def test_motors_stand_still_within_half_a_second_of_the_senders_death(number: si
                     motors.accept(TimedCommand(Command(tuple(values)), sequence, until_ns), time.monotonic_ns())
                 except TimeoutError:
                     pass
-                if not died_ns and motors._newest >= 3 and motors.values(time.monotonic_ns()) != (0.0, 0.0):
+                if not died_ns and motors._newest >= 3 and motors.command(time.monotonic_ns()).values != (0.0, 0.0):
                     sender.send_signal(number)
                     died_ns = time.monotonic_ns()
                 now_ns = time.monotonic_ns()
-                if died_ns and motors.values(now_ns) == (0.0, 0.0):
+                if died_ns and motors.command(now_ns).values == (0.0, 0.0):
                     # It was valid for 200 ms when it was sent: no clock of this test's can make that longer.
                     assert motors._order is not None
                     assert motors._order.valid_until_ns - died_ns <= 200 * MS

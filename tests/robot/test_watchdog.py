@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from policyloop.core.profile import Rates
 from policyloop.robot.watchdog import LoopWatchdog
 
 
@@ -13,7 +14,7 @@ class Told:
     def __init__(self, period_s: float) -> None:
         self.said: list[tuple[str, float]] = []
         self.watchdog = LoopWatchdog(
-            period_s,
+            Rates(control_hz=1 / period_s),
             late=lambda: self.said.append(("late", time.monotonic())),
             hung=lambda: self.said.append(("hung", time.monotonic())),
         )

@@ -30,12 +30,21 @@ class Quantity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class RangedQuantity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One named entry of the action vector; `low` and `high` in `unit`."""
+    """One named entry of the action vector; everything in `unit`.
+
+    Attributes:
+        low, high: What the gate lets through.
+        center, scale: With the linear action map the action is center + scale * output.
+        max_rate: The fastest change that the gate lets through, per second.
+    """
 
     name: str
     unit: str
     low: float
     high: float
+    center: float | None = None
+    scale: float | None = None
+    max_rate: float | None = None
 
 
 class ArraySpec(msgspec.Struct, frozen=True, kw_only=True):

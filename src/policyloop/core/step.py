@@ -39,11 +39,13 @@ class Observation(msgspec.Struct, frozen=True):
         arrays: By the names and specs of `RobotProfile.observation_specs`.
         captured_ns: Capture time of the oldest reading in the set.
         contact: The robot touches something (bumper, or the simulator's contact).
+        followed: The robot follows commands; False while its controller does something of its own, such as standing up.
     """
 
     arrays: Arrays
     captured_ns: int
     contact: bool = False
+    followed: bool = True
 
 
 class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +78,8 @@ class Command(msgspec.Struct, frozen=True):
 
     values: tuple[float, ...]
     reasons: tuple[str, ...] = ()
+    damped: bool = False
+    """No joint is driven: the motors only damp."""
 
 
 class TimedCommand(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ from policyloop.core.clock import Clock, VirtualClock
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Action, Command, Observation, Stamps
 from policyloop.robot.io import CommandSink, Driver, SensorSource
+from policyloop.robot.last_output import LastOutput
 from policyloop.robot.outlet import Outlet
 from policyloop.robot.recorder import Recorder
 from policyloop.robot.watchdog import LoopWatchdog
@@ -91,6 +92,7 @@ class Actor:
         self._arming, self._human = arming, human
         self._gate, self._recorder, self._clock = gate, recorder, clock
         self._disturb = disturb
+        self._last_output = LastOutput(profile)
         self._failed = False
         self._between_ticks = between_ticks
         self._watch = watch
@@ -114,7 +116,13 @@ class Actor:
         if action is not None and proposal is not None and proposal.values != action.values:
             command = Command(command.values, ("disturbed", *command.reasons))
         command = self._outlet.send(command, begun)
-        if observation is not None and action is not None:
+        self._trip_if_dropped(command, state)
+        followed = observation is not None and observation.followed
+        if command.damped or not followed:
+            self._last_output.clear()
+        elif action is not None:
+            self._last_output.learn(action)
+        if observation is not None and action is not None and followed:
             if state == "armed":
                 self._driver.executed(command)
             stamps = Stamps(observation.captured_ns, inferred_ns, self._clock.now_ns())
@@ -123,10 +131,15 @@ class Actor:
             self._recorder.miss()
         return command
 
+    def _trip_if_dropped(self, command: Command, state: ArmState) -> None:
+        """A robot with legs whose joints were let go lies on the floor: a person decides how it goes on."""
+        if command.damped and state == "armed" and self._arming is not None:
+            self._arming.trip(f"joints were let go: {', '.join(command.reasons)}")
+
     def _who_may_move(self, observation: Observation | None, by_hand: Action | None) -> ArmState:
         if self._arming is None:
             return "armed"
-        healthy = not self._failed and not self._gate.blind(observation, self._clock.now_ns())
+        healthy = not self._failed and not self._gate.unfit(observation, self._clock.now_ns())
         return self._arming.tick(healthy=healthy, by_human=by_hand is not None)
 
     def halt(self, reason: str) -> None:
@@ -147,7 +160,8 @@ class Actor:
                 if self._source.begin_episode():
                     self._gate.reset()
                 self._driver.reset()
-            observation = self._source.read()
+                self._last_output.clear()
+            observation = self._last_output.told(self._source.read())
             for name, spec in self._profile.observation_specs.items():
                 spec.validate(observation.arrays[name])
             if self._watch is not None:
@@ -216,7 +230,7 @@ class Actor:
             yield lambda: None
             return
         watchdog = LoopWatchdog(
-            1 / self._profile.rates.control_hz,
+            self._profile.rates,
             late=lambda: self._outlet.halt("late"),
             hung=lambda: self.halt("the control loop hangs"),
         )

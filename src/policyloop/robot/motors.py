@@ -6,7 +6,7 @@ reference, and what simulated motors do.
 
 from __future__ import annotations
 
-from policyloop.core.step import TimedCommand
+from policyloop.core.step import Command, TimedCommand
 
 __all__ = ["LONGEST_NS", "MotorLatch"]
 
@@ -18,28 +18,28 @@ class MotorLatch:
     """Holds one command.
 
     Args:
-        size: Of the action vector.
+        stop: What the motors do without a valid command: see `RobotProfile.stop`.
     """
 
-    def __init__(self, size: int) -> None:
-        self._stop = tuple(0.0 for _ in range(size))
+    def __init__(self, stop: Command) -> None:
+        self._stop = stop
         self._order: TimedCommand | None = None
         self._newest = 0
 
     def accept(self, order: TimedCommand, now_ns: int) -> bool:
         """Take a command; False if it is older than one that came before, too late, or valid for suspiciously long."""
-        if order.sequence <= self._newest or len(order.command.values) != len(self._stop):
+        if order.sequence <= self._newest or len(order.command.values) != len(self._stop.values):
             return False
         if not 0 < order.valid_until_ns - now_ns <= LONGEST_NS:
             return False
         self._newest, self._order = order.sequence, order
         return True
 
-    def values(self, now_ns: int) -> tuple[float, ...]:
+    def command(self, now_ns: int) -> Command:
         """Return what the motors do now."""
         if self._order is None or now_ns >= self._order.valid_until_ns:
             return self._stop
-        return self._order.command.values
+        return self._order.command
 
     def restart(self) -> None:
         """The sender was started again and counts from one."""

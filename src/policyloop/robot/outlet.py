@@ -8,12 +8,8 @@ from policyloop.core.clock import Clock
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Command, TimedCommand
 from policyloop.robot.io import CommandSink
-from policyloop.robot.motors import LONGEST_NS
 
 __all__ = ["Outlet"]
-
-_VALID_TICKS = 2
-"""A command is held for one tick if the next is late, and not longer."""
 
 
 class Outlet:
@@ -27,8 +23,8 @@ class Outlet:
 
     def __init__(self, profile: RobotProfile, sink: CommandSink, clock: Clock) -> None:
         self._sink, self._clock = sink, clock
-        self._stop = tuple(0.0 for _ in profile.action)
-        self._valid_ns = min(_VALID_TICKS * profile.rates.period_ns, LONGEST_NS)
+        self._profile = profile
+        self._valid_ns = profile.rates.command_valid_ns
         self._lock = threading.Lock()
         self._sequence = self._halts = 0
 
@@ -40,7 +36,7 @@ class Outlet:
         """Write the command of a tick, or a stop if `halt` came in between; returns what was written."""
         with self._lock:
             if begun != self._halts:
-                command = Command(self._stop, ("halted",))
+                command = self._profile.stop("halted")
             self._write(command)
         return command
 
@@ -48,7 +44,7 @@ class Outlet:
         """Stop now; the command of a tick that has begun already will not be written any more."""
         with self._lock:
             self._halts += 1
-            self._write(Command(self._stop, (reason,)))
+            self._write(self._profile.stop(reason))
 
     def _write(self, command: Command) -> None:
         self._sequence += 1

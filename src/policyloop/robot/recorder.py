@@ -66,7 +66,7 @@ class Recorder:
     def _begin(self) -> None:
         self._index = 0
         self._pending: _Pending | None = None
-        self._last_command = Command(tuple(0.0 for _ in self._profile.action))
+        self._last_command = self._profile.stop()
         self._score = self._distance_m = 0.0
         self._gated = 0
         self._human = False
@@ -75,7 +75,7 @@ class Recorder:
         """Take in a tick in which nothing could be proposed: nothing may be carried across it."""
         self._pending = None
         self._gap = True
-        self._last_command = Command(tuple(0.0 for _ in self._profile.action))
+        self._last_command = self._profile.stop()
 
     def observe(self, observation: Observation) -> bool:
         """Take in the observation that followed the last tick; True if it ended the episode."""
@@ -137,8 +137,11 @@ class Recorder:
         )
 
     def _collided(self, observation: Observation) -> bool:
-        outcome = self._profile.outcome(observation.arrays["proprio"])
-        return observation.contact or 0 < outcome.distance_m < self._profile.episode.collision_distance_m
+        proprio = observation.arrays["proprio"]
+        outcome = self._profile.outcome(proprio)
+        if observation.contact or self._profile.fallen(proprio):
+            return True
+        return 0 < outcome.distance_m < self._profile.episode.collision_distance_m
 
     def _finish(self, collided: bool) -> None:
         self.episodes.append(

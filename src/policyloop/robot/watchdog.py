@@ -6,9 +6,12 @@ import threading
 import time
 from collections.abc import Callable
 
+from policyloop.core.profile import Rates
+
 __all__ = ["LoopWatchdog"]
 
-_LATE_TICKS, _LOOKS_PER_TICK = 1.75, 8
+_LATE_TICKS, _LATE_SHARE = 1.75, 0.875
+_LOOKS = 14
 _HANGS_S = 0.5
 
 
@@ -16,14 +19,16 @@ class LoopWatchdog:
     """A thread of its own, which needs nothing but real time.
 
     Args:
-        period_s: Of a tick.
+        rates: Of the robot: it is late after 7/8 of the time for which its commands are valid, not before 1.75 ticks.
         late: Called once when a tick does not end in time: stop the motors, the loop may go on.
         hung: Called once when it does not end at all: nothing may move until a person says so.
     """
 
-    def __init__(self, period_s: float, late: Callable[[], None], hung: Callable[[], None]) -> None:
-        self._stages = ((_LATE_TICKS * period_s, late), (max(_HANGS_S, 3 * period_s), hung))
-        self._look_s = period_s / _LOOKS_PER_TICK
+    def __init__(self, rates: Rates, late: Callable[[], None], hung: Callable[[], None]) -> None:
+        period_s = 1 / rates.control_hz
+        late_s = max(_LATE_TICKS * period_s, _LATE_SHARE * rates.command_valid_ns * 1e-9)
+        self._stages = ((late_s, late), (max(_HANGS_S, 3 * period_s), hung))
+        self._look_s = late_s / _LOOKS
         self._petted_s = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="loop-watchdog")

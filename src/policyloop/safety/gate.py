@@ -1,8 +1,9 @@
-"""The SafetyGate: the last thing before the wheels, always in the path.
+"""The SafetyGate: the last thing before the motors, always in the path.
 
-Rules in order: armed, finite, fresh, within limits, no faster change than the motors can follow; then the
+Rules in order: armed, finite, fresh, upright, within limits, no faster change than the motors can follow; then the
 distance ahead, and what the body would sweep in any direction until it can stand, which may only bring the
-command closer to standing still, and at once. Missing, stale or unknown data means stop.
+command closer to standing still, and at once. Missing, stale or unknown data means stop: zero velocity, or joints
+that only damp.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policyloop.core.profile import RobotProfile
+from policyloop.core.spec import RangedQuantity
 from policyloop.core.step import Action, Command, Observation
 from policyloop.errors import IncompatibleError
 from policyloop.safety.arming import ArmState
@@ -26,6 +28,11 @@ GateMode = Literal["full", "limits"]
 """`limits` leaves out the distance rules: only for a simulated robot that may bump into things."""
 
 _MOVES_MPS, _TURNS_RADPS = 0.05, 0.1
+_GRAVITY = (0.9, 1.1)
+"""Length of a direction; zeros would look upright."""
+_HOLD_SHARE = 0.5
+"""Of the time for which a command is valid: so long do joints hold their targets if inference is late. To drop a
+walking robot costs more than to keep its legs where they are; it bears 200 ms of that (docs/lite3.md)."""
 
 
 class SafetyGate:
@@ -39,9 +46,9 @@ class SafetyGate:
     def __init__(self, profile: RobotProfile, mode: GateMode = "full") -> None:
         self._profile = profile
         self._mode = mode
-        self._stop = tuple(0.0 for _ in profile.action)
-        self._last = self._stop
-        self._slews = [_slew_of(quantity.name, profile) for quantity in profile.action]
+        self._slews = [_slew_of(quantity, profile) for quantity in profile.action]
+        self._gravity = profile.proprio_slice("projected_gravity")
+        self._hold_ns = 0 if profile.joints is None else round(_HOLD_SHARE * profile.rates.command_valid_ns)
         names = [quantity.name for quantity in profile.action]
         self._linear, self._angular = (names.index(n) if n in names else None for n in ("linear", "angular"))
         self._clearance = Clearance(profile) if mode == "full" and self._linear is not None else None
@@ -54,12 +61,13 @@ class SafetyGate:
 
     def reset(self) -> None:
         """Forget what is around, and what was driven: a simulated robot was moved to another place."""
-        self._last = self._stop
         if self._clearance is not None:
             self._clearance.reset()
         self._forget()
 
     def _forget(self) -> None:
+        self._last = self._profile.stop().values
+        self._holding, self._proposed_ns = False, 0
         self._picture: NDArray[np.generic] | None = None
         self._fresh_ns, self._frozen = 0, False
 
@@ -79,16 +87,25 @@ class SafetyGate:
             if self._clearance is not None:
                 self._clearance.look(observation)  # also while nothing may be driven: a robot rolls on
         command = self.rules(action, observation, now_ns, state)
-        self._last = command.values
+        followed = observation is None or observation.followed
+        self._last = command.values if followed else self._profile.stop().values
+        self._holding = followed and not command.damped
+        if action is not None:
+            self._proposed_ns = now_ns
         return command
 
-    def blind(self, observation: Observation | None, now_ns: int) -> str:
-        """Return why the observation tells nothing about now, or an empty string."""
-        return self._unreadable(observation, now_ns) or ("frozen" if self._frozen else "")
-
-    def _unreadable(self, observation: Observation | None, now_ns: int) -> str:
+    def unfit(self, observation: Observation | None, now_ns: int) -> str:
+        """Return why the robot can drive nothing now: it sees nothing of now, or has fallen; else an empty string."""
         if observation is None:
             return "no-observation"
+        if unreadable := self._unreadable(observation, now_ns):
+            return unreadable
+        if self._frozen:
+            return "frozen"
+        return "fallen" if self._profile.fallen(observation.arrays["proprio"]) else ""
+
+    def _unreadable(self, observation: Observation, now_ns: int) -> str:
+        """Return why the observation tells nothing about now, or an empty string."""
         if not 0 <= now_ns - observation.captured_ns <= self._timeout_ns:
             return "stale"
         try:
@@ -96,6 +113,9 @@ class SafetyGate:
                 spec.validate(observation.arrays[name])
         except (KeyError, IncompatibleError):
             return "bad-observation"
+        if self._gravity is not None:
+            length = float(np.linalg.norm(observation.arrays["proprio"][self._gravity]))
+            return "" if _GRAVITY[0] <= length <= _GRAVITY[1] else "bad-observation"
         return ""
 
     def _notice_a_frozen_picture(self, observation: Observation, now_ns: int) -> None:
@@ -115,9 +135,13 @@ class SafetyGate:
         self, action: Action | None, observation: Observation | None, now_ns: int, state: ArmState = "armed"
     ) -> Command:
         """Apply the rules to what was perceived last; changes nothing. Arguments as in `check`."""
-        reason = self._unfit(action, observation, self.blind(observation, now_ns), state)
+        unfit = self.unfit(observation, now_ns)
+        touches = self._mode == "full" and observation is not None and observation.contact
+        reason = self._refusal(action, state) or unfit or ("contact" if touches else "")
+        if reason == "no-proposal" and not unfit and self._holds(now_ns):
+            return Command(self._last, ("held",))
         if reason or action is None or observation is None:
-            return Command(self._stop, (reason,))
+            return self._profile.stop(reason)
         values = self._clamped(action.values)
         reasons = () if tuple(values) == action.values else ("limits",)
         slewed = self._clamped([_between(*entry) for entry in zip(values, self._last, self._slews, strict=True)])
@@ -143,29 +167,32 @@ class SafetyGate:
         quantities = self._profile.action
         return [min(max(value, entry.low), entry.high) for value, entry in zip(values, quantities, strict=True)]
 
-    def _unfit(self, action: Action | None, observation: Observation | None, blind: str, state: ArmState) -> str:
-        """Return why nothing may be driven at all, or an empty string."""
+    def _refusal(self, action: Action | None, state: ArmState) -> str:
+        """Return why this proposal may not be driven, or an empty string."""
         if state in ("disarmed", "tripped"):
             return state
         if action is None:
             return "no-proposal"
         if state == "human" and action.source != "human":
             return "human"
-        if len(action.values) != len(self._stop) or not all(map(math.isfinite, action.values)):
+        if len(action.values) != len(self._slews) or not all(map(math.isfinite, action.values)):
             return "not-finite"
-        if not blind and observation is not None and observation.contact and self._mode == "full":
-            return "contact"
-        return blind
+        return ""
+
+    def _holds(self, now_ns: int) -> bool:
+        """Whether joints keep their targets for a moment although there is no proposal."""
+        return self._holding and now_ns - self._proposed_ns < self._hold_ns
 
 
-def _slew_of(name: str, profile: RobotProfile) -> tuple[float, float]:
+def _slew_of(entry: RangedQuantity, profile: RobotProfile) -> tuple[float, float]:
     """Return by how much a value may leave zero, and return to it, in one tick."""
     limits, dt_s = profile.limits, 1 / profile.rates.control_hz
+    rate = math.inf if entry.max_rate is None else entry.max_rate
     away, back = {
         "linear": (limits.max_acceleration_mps2, limits.max_deceleration_mps2),
         "angular": (limits.max_angular_acceleration_radps2, limits.max_angular_acceleration_radps2),
-    }.get(name, (math.inf, math.inf))
-    return away * dt_s, back * dt_s
+    }.get(entry.name, (math.inf, math.inf))
+    return min(away, rate) * dt_s, min(back, rate) * dt_s
 
 
 def _between(value: float, last: float, slew: tuple[float, float]) -> float:

@@ -44,7 +44,7 @@ class SimulatedRobot:
         self._shuffle = shuffle
         self._next = 0
         self._rover = Rover(profile, caster=caster)
-        self._motors = MotorLatch(len(profile.action))
+        self._motors = MotorLatch(profile.stop())
         self.begin_episode()
 
     @property
@@ -64,7 +64,7 @@ class SimulatedRobot:
     def read(self) -> Observation:
         """Drive the last command for one tick and look."""
         if self._ordered:
-            self._rover.drive(*self._motors.values(self._clock.now_ns()))
+            self._rover.drive(*self._motors.command(self._clock.now_ns()).values)
             self._ordered = False
             if isinstance(self._clock, VirtualClock):
                 self._clock.advance_ns(self._profile.rates.period_ns)
