@@ -34,7 +34,7 @@ class AdoptedNetwork:
 
 
 def adopt_onnx(data: bytes, source: str, profile: RobotProfile, metadata: dict[str, str]) -> AdoptedNetwork:
-    """Rename the input and the output of a network, and leave out a tanh at its end.
+    """Rename the input and the output of a network, and leave out a tanh at its end if the robot applies it.
 
     Args:
         data: The file.
@@ -53,7 +53,7 @@ def adopt_onnx(data: bytes, source: str, profile: RobotProfile, metadata: dict[s
     graph = model.graph
     _check_numbers(graph, source)
     names = _match(graph, source, profile)
-    ended_in_tanh = _drop_last_tanh(graph)
+    ended_in_tanh = profile.action_map == "tanh" and _drop_last_tanh(graph)
     for ours, theirs in names.items():
         _rename(graph, theirs, ours)
     _name_output(graph, len(profile.action))

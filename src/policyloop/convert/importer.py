@@ -38,7 +38,11 @@ _NAME = "imported"
 _PROBES = 64
 _LOG_STD = LOG_STD_BOUNDS[0]
 """A foreign policy says nothing about exploration: as little as there is."""
-_OUTPUTS = {"before_tanh": "taken as before tanh", "tanh": "tanh; the robot applies it, the network does not any more"}
+_OUTPUTS = {
+    "before_tanh": "taken as before tanh",
+    "tanh": "tanh; the robot applies it, the network does not any more",
+    "linear": "linear: target = center + scale * output",
+}
 
 
 def import_policy(
@@ -119,7 +123,7 @@ def _from_pt(
             **origin,
             "network": f"{'-'.join(map(str, description.sizes))}, {description.activation}",
             "tensors": ", ".join(layers.names),
-            "output": _OUTPUTS[description.output],
+            "output": _OUTPUTS[description.output or _taken_as(profile)],
         },
     )
 
@@ -144,7 +148,7 @@ def _from_onnx(
             **origin,
             "network": "as it came",
             "tensors": ", ".join(adopted.inputs.values()),
-            "output": _OUTPUTS["tanh" if adopted.ended_in_tanh else "before_tanh"],
+            "output": _OUTPUTS["tanh" if adopted.ended_in_tanh else _taken_as(profile)],
         },
     )
     return bundle_with_golden(about, adopted.network, profile, probes)
@@ -158,11 +162,17 @@ def _check_description(description: MlpDescription, profile: RobotProfile) -> No
                 f"the description has {name} {found[name]}, profile '{profile.name}' has {wanted}",
                 "give the profile of the robot that the network was trained for",
             )
-    if description.output == "linear":
+    output = description.output or _taken_as(profile)
+    if (output == "linear") != (profile.action_map == "linear"):
         raise IncompatibleError(
-            f"the network's output is linear, but a robot of profile '{profile.name}' applies tanh to it",
-            "profiles with a linear action map are not supported yet",
+            f"the description says output: {output}, profile '{profile.name}' has a {profile.action_map} action map",
+            "correct the one that is wrong",
         )
+
+
+def _taken_as(profile: RobotProfile) -> str:
+    """Return what an output is that nothing is said of."""
+    return "linear" if profile.action_map == "linear" else "before_tanh"
 
 
 def _parity(data: bytes, adopted: AdoptedNetwork, probes: list[Arrays], source: str) -> Parity:

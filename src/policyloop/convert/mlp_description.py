@@ -30,8 +30,9 @@ class MlpDescription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         act_dim: Length of the action.
         hidden_sizes: Width of each hidden layer.
         activation: Behind each hidden layer: a name in `learn.networks.ACTIVATIONS`.
-        output: What the last layer's numbers are. `before_tanh`: the action is center + half_range * tanh(output).
-            `tanh`: the network applies that tanh itself. `linear`: neither.
+        output: What the last layer's numbers are; without it, what the profile's action map takes. `before_tanh`: the
+            action is center + half_range * tanh(output). `tanh`: the network applies that tanh itself. `linear`: the
+            action is center + scale * output.
         prefix: What the names of the network's tensors begin with, such as `actor`; empty = whatever fits.
         separate_actor_critic, critic_output_dim: Of a critic, which is not imported; the originals' files have them.
     """
@@ -40,7 +41,7 @@ class MlpDescription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     act_dim: _Width
     hidden_sizes: Annotated[tuple[_Width, ...], Meta(max_length=32)]
     activation: str
-    output: _Output = "before_tanh"
+    output: _Output | None = None
     prefix: str = ""
     separate_actor_critic: bool = False
     critic_output_dim: _Width = 1

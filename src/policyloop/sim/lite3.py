@@ -1,0 +1,192 @@
+"""A Lite3 quadruped on a flat floor: MuJoCo physics, motors that follow joint targets, an inertial unit."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+import msgspec
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from policyloop.core.profile import RobotProfile
+from policyloop.errors import ConfigError
+from policyloop.sim.lite3_model import JOINTS, LEGS, STANDING_M, Lite3Physics, lite3_mjcf
+
+__all__ = ["Lite3", "Motion", "Sensors", "joint_order"]
+
+_LOWEST_M = 0.15
+_NO_LIMIT_NM = 1e4
+_STAND_KP, _STAND_KD = 100.0, 2.5
+"""The vendor's gains of standing up: at 30 and 1 the legs sag until the robot sits (docs/lite3.md)."""
+_ROLL_PITCH_RAD, _JOINT_RAD, _SPEED = 0.1, 0.1, 0.2
+
+_Order = tuple[NDArray[np.float64], float, float]
+"""Joint targets in the profile's order, kp and kd."""
+
+
+class Sensors(msgspec.Struct, frozen=True):
+    """What the robot senses, joints in the profile's order: rad/s, a direction, rad, rad/s."""
+
+    angular_velocity: NDArray[np.float64]
+    gravity: NDArray[np.float64]
+    joint_pos: NDArray[np.float64]
+    joint_vel: NDArray[np.float64]
+
+
+class Motion(msgspec.Struct, frozen=True):
+    """What the robot truly does; for rewards and reports, drivers see only observations.
+
+    Attributes:
+        forward_mps, left_mps: In the direction that it faces.
+        yaw_radps: About the vertical.
+        height_m: Of the torso.
+        feet_down: Which feet touch the floor, in the order of `LEGS`.
+    """
+
+    forward_mps: float
+    left_mps: float
+    yaw_radps: float
+    height_m: float
+    feet_down: tuple[bool, ...]
+
+
+def joint_order(profile: RobotProfile) -> NDArray[np.intp]:
+    """Return the index in `JOINTS` of every action of a profile; ConfigError if they are not the Lite3's joints."""
+    names = [entry.name for entry in profile.action]
+    if profile.joints is None or sorted(names) != sorted(JOINTS):
+        strange = [name for name in names if name not in JOINTS] or [name for name in JOINTS if name not in names]
+        raise ConfigError(
+            f"profile '{profile.name}' does not describe a Lite3: {', '.join(strange) or 'it has no [joints]'}",
+            f"the simulated quadruped has a [joints] table and the actions {', '.join(JOINTS)}",
+        )
+    return np.array([JOINTS.index(name) for name in names], np.intp)
+
+
+class Lite3:
+    """The simulated machine. One call of `drive` is one tick of the profile's control rate.
+
+    Args:
+        profile: Its actions are the Lite3's joints, in any order.
+        physics: How it is simulated.
+        latency_s: From a call of `drive` until the motors follow it.
+    """
+
+    def __init__(self, profile: RobotProfile, physics: Lite3Physics | None = None, *, latency_s: float = 0.0) -> None:
+        physics = physics or Lite3Physics()
+        order = joint_order(profile)
+        assert profile.joints is not None
+        self.profile = profile
+        efforts = profile.joints.max_effort_nm or (_NO_LIMIT_NM,) * len(JOINTS)
+        in_our_order = np.empty(len(JOINTS))
+        in_our_order[order] = efforts
+        self._model = mujoco.MjModel.from_xml_string(lite3_mjcf(physics, tuple(in_our_order.tolist())))
+        self._data = mujoco.MjData(self._model)
+        self._actuators = order
+        self._positions, self._velocities = 7 + order, 6 + order
+        self._substeps = max(1, round(1 / profile.rates.control_hz / physics.step_s))
+        self._model.opt.timestep = 1 / profile.rates.control_hz / self._substeps
+        self._delay = round(latency_s / self._model.opt.timestep)
+        self._feet = [self._model.geom(f"{leg}_foot").id for leg in LEGS]
+        self._rest = profile.action_center.astype(np.float64)
+        self._rotation = np.empty(9)
+        self.reset(None)
+
+    def reset(self, rng: np.random.Generator | None, *, lying: bool = False) -> None:
+        """Put the robot at the origin, standing, with a small random deviation unless `rng` is None.
+
+        Args:
+            rng: Draws roll, pitch, heading, joint angles and velocities.
+            lying: Put it down on its belly, legs folded.
+        """
+        data = self._data
+        mujoco.mj_resetData(self._model, data)
+        data.qpos[2] = STANDING_M
+        data.qpos[self._positions] = self._rest
+        if lying:
+            folded = {"HipX": 0.0, "HipY": -1.35453, "Knee": 2.54948}  # where the vendor's simulation begins
+            data.qpos[self._positions] = [folded[entry.name.split("_")[1]] for entry in self.profile.action]
+            data.qpos[2] = 0.12
+        elif rng is not None:
+            roll, pitch = rng.uniform(-_ROLL_PITCH_RAD, _ROLL_PITCH_RAD, 2)
+            mujoco.mju_euler2Quat(data.qpos[3:7], np.array([roll, pitch, rng.uniform(-math.pi, math.pi)]), "xyz")
+            data.qpos[2] += 0.01
+            data.qpos[self._positions] += rng.uniform(-_JOINT_RAD, _JOINT_RAD, len(JOINTS))
+            data.qvel[:6] = rng.uniform(-_SPEED, _SPEED, 6)
+        self._step = 0
+        self._due: deque[tuple[int, _Order]] = deque()
+        self._apply((self._rest, _STAND_KP, _STAND_KD))
+        mujoco.mj_forward(self._model, data)
+
+    def stand(self) -> None:
+        """Hold the pose of an output of 0 for one tick, as stiffly as the robot stands up."""
+        self.follow(self._rest, _STAND_KP, _STAND_KD)
+
+    def drive(self, target_rad: NDArray[np.floating]) -> None:
+        """Follow joint targets for one tick, with the profile's gains."""
+        assert self.profile.joints is not None
+        self.follow(target_rad, self.profile.joints.kp, self.profile.joints.kd)
+
+    def damp(self) -> None:
+        """Let the joints go for one tick; they only damp."""
+        assert self.profile.joints is not None
+        self.follow(self._rest, 0.0, self.profile.joints.damping_kd)
+
+    def follow(self, target_rad: NDArray[np.floating], kp: float, kd: float, *, steps: int | None = None) -> None:
+        """Follow joint targets by torque = kp (target - q) - kd dq.
+
+        Args:
+            target_rad: In the profile's order.
+            kp: N m / rad.
+            kd: N m s / rad.
+            steps: Of the physics; None = one tick.
+        """
+        end = self._step + (self._substeps if steps is None else steps)
+        self._due.append((self._step + self._delay, (np.array(target_rad, np.float64), kp, kd)))
+        while self._step < end:
+            while self._due and self._due[0][0] <= self._step:
+                self._apply(self._due.popleft()[1])
+            until = min(end, self._due[0][0]) if self._due else end
+            mujoco.mj_step(self._model, self._data, until - self._step)
+            self._step = until
+
+    def _apply(self, order: _Order) -> None:
+        target, kp, kd = order
+        self._data.ctrl[self._actuators] = target
+        self._model.actuator_gainprm[:, 0] = kp
+        self._model.actuator_biasprm[:, 1], self._model.actuator_biasprm[:, 2] = -kp, -kd
+
+    def push(self, speed_mps: float, direction_rad: float) -> None:
+        """Change the velocity of the torso at once."""
+        self._data.qvel[:2] += speed_mps * np.array([math.cos(direction_rad), math.sin(direction_rad)])
+
+    def sense(self) -> Sensors:
+        """Read the sensors."""
+        data = self._data
+        mujoco.mju_quat2Mat(self._rotation, data.qpos[3:7])
+        return Sensors(
+            data.qvel[3:6].copy(), -self._rotation[6:9], data.qpos[self._positions], data.qvel[self._velocities]
+        )
+
+    @property
+    def motion(self) -> Motion:
+        """What it truly does."""
+        data = self._data
+        mujoco.mju_quat2Mat(self._rotation, data.qpos[3:7])
+        yaw = math.atan2(self._rotation[3], self._rotation[0])
+        c, s = math.cos(yaw), math.sin(yaw)
+        x, y = data.qvel[:2]
+        touching = set(data.contact.geom[: data.ncon].ravel().tolist())
+        return Motion(
+            forward_mps=float(c * x + s * y),
+            left_mps=float(c * y - s * x),
+            yaw_radps=float(self._rotation[6:9] @ data.qvel[3:6]),
+            height_m=float(data.qpos[2]),
+            feet_down=tuple(foot in touching for foot in self._feet),
+        )
+
+    @property
+    def low(self) -> bool:
+        """Whether the torso is so low that it lies, or the simulation has burst."""
+        return not self._data.qpos[2] >= _LOWEST_M
