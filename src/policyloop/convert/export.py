@@ -37,6 +37,12 @@ MAX_PARITY_ERROR = 1e-5
 _GOLDEN_VECTORS = 4
 
 
+_OUTPUTS = {
+    "tanh": "mean before tanh; action = center + half_range * tanh(mean)",
+    "linear": "mean; action = center + scale * mean",
+}
+
+
 def export_onnx(
     network: ActorCritic, profile: RobotProfile, normalizer: Normalizer | None = None, version: int = 0
 ) -> bytes:
@@ -64,7 +70,7 @@ def policy_metadata(profile: RobotProfile, normalizer: Normalizer, version: int)
         "version": str(version),
         "inputs": ",".join(feature_specs(profile)),
         "normalizer": msgspec.json.encode(normalizer).decode(),
-        "output": "mean before tanh; action = center + half_range * tanh(mean)",
+        "output": _OUTPUTS[profile.action_map],
     }
 
 

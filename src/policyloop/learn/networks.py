@@ -188,7 +188,15 @@ class SpatialNetwork(ActorCritic):
 
 
 class MlpNetwork(ActorCritic):
-    """A multi-layer perceptron on the proprioception vector, for robots without a camera."""
+    """A multi-layer perceptron on the proprioception vector, for robots without a camera.
+
+    Args:
+        profile: Lengths of observation and action.
+        initial_log_std: Exploration at first.
+        hidden_sizes: Width of each hidden layer of the actor.
+        activation: A name in `ACTIVATIONS`.
+        privileged_size: Length of the feature `privileged`, which only the critic sees; 0 = there is none.
+    """
 
     def __init__(
         self,
@@ -197,6 +205,7 @@ class MlpNetwork(ActorCritic):
         initial_log_std: float,
         hidden_sizes: tuple[int, ...] = (256, 128),
         activation: str = "relu",
+        privileged_size: int = 0,
     ) -> None:
         super().__init__()
         sizes = (profile.proprio_size, *hidden_sizes)
@@ -204,7 +213,8 @@ class MlpNetwork(ActorCritic):
         for inputs, outputs in pairwise(sizes):
             layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
         self.actor = nn.ModuleDict({"head": nn.Sequential(*layers, nn.Linear(sizes[-1], len(profile.action)))})
-        self.critic = _critic(profile.proprio_size)
+        self.critic = _critic(profile.proprio_size + privileged_size)
+        self._privileged = privileged_size > 0
         self.log_std = nn.Parameter(torch.full((len(profile.action),), float(initial_log_std)))
         _start_near_zero(self.actor["head"])
 
@@ -215,7 +225,8 @@ class MlpNetwork(ActorCritic):
 
     def value(self, features: Features) -> Tensor:
         """See `ActorCritic.value`."""
-        value: Tensor = self.critic(features["proprio"])[:, 0]
+        seen = [features["proprio"], features["privileged"]] if self._privileged else [features["proprio"]]
+        value: Tensor = self.critic(torch.cat(seen, dim=1))[:, 0]
         return value
 
     def mean_and_value(self, features: Features) -> tuple[Tensor, Tensor]:

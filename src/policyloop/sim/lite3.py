@@ -14,8 +14,9 @@ from policyloop.core.profile import RobotProfile
 from policyloop.errors import ConfigError
 from policyloop.sim.lite3_model import JOINTS, LEGS, STANDING_M, Lite3Physics, lite3_mjcf
 
-__all__ = ["Lite3", "Motion", "Sensors", "joint_order"]
+__all__ = ["STAND_HEIGHT_M", "Lite3", "Motion", "Sensors", "joint_order"]
 
+STAND_HEIGHT_M = 0.33
 _LOWEST_M = 0.15
 _NO_LIMIT_NM = 1e4
 _STAND_KP, _STAND_KD = 100.0, 2.5

@@ -57,7 +57,7 @@ class Lite3Physics(msgspec.Struct, frozen=True, kw_only=True):
     payload_kg: float = 0.0
 
 
-def lite3_mjcf(physics: Lite3Physics, max_effort_nm: tuple[float, ...]) -> str:
+def lite3_mjcf(physics: Lite3Physics, max_effort_nm: tuple[float, ...], *, feet_sensors: bool = False) -> str:
     """Return the MuJoCo model: joints and actuators by the names of `JOINTS`, their gains to be set by the caller.
 
     The actuators follow joint targets by a PD law inside the physics; with the implicit integrator that is a motor
@@ -68,6 +68,7 @@ def lite3_mjcf(physics: Lite3Physics, max_effort_nm: tuple[float, ...]) -> str:
         f'<position name="{joint}" joint="{joint}" kp="0" kv="0" forcerange="{-effort} {effort}"/>'
         for joint, effort in zip(JOINTS, max_effort_nm, strict=True)
     )
+    feet = "".join(f'<framepos name="{leg}_foot" objtype="geom" objname="{leg}_foot"/>' for leg in LEGS)
     mass, centre, inertia = _TORSO
     contact = f'friction="{physics.friction} .01 .01" solref=".0125 1"'
     return f"""<mujoco model="lite3"><compiler angle="radian" autolimits="true"/>
@@ -75,9 +76,9 @@ def lite3_mjcf(physics: Lite3Physics, max_effort_nm: tuple[float, ...]) -> str:
 <default><default class="robot"><geom contype="0" conaffinity="1" condim="3" {contact}/></default></default>
 <worldbody><geom name="floor" type="plane" size="0 0 .1" contype="1" conaffinity="1" {contact}/>
 <body name="torso" pos="0 0 {STANDING_M}"><freejoint/>{_inertial(mass + physics.payload_kg, centre, inertia)}
-<site name="imu"/><geom class="robot" type="box" size=".25 .05 .06" pos="0 0 .01"/>
+<geom class="robot" type="box" size=".25 .05 .06" pos="0 0 .01"/>
 <geom class="robot" type="box" size=".125 .1 .06" pos="0 0 .01"/>{legs}</body></worldbody>
-<actuator>{actuators}</actuator><sensor><gyro site="imu"/></sensor></mujoco>"""
+<actuator>{actuators}</actuator><sensor>{feet if feet_sensors else ""}</sensor></mujoco>"""
 
 
 def _leg(leg: str, x: int, y: int, whole: bool) -> str:
