@@ -28,7 +28,7 @@ def run(
         int, typer.Option(min=0, help="Ticks that a new version of a store answers beside the one that drives.")
     ] = 100,
     probation: Annotated[float, typer.Option(min=0, help="Seconds that a new version must drive to be good.")] = 30.0,
-    io: Annotated[str, typer.Option(help="sim: a simulated rover in real time.")] = "sim",
+    io: Annotated[str, typer.Option(help="sim: a simulated robot in real time.")] = "sim",
     connect: Annotated[str, typer.Option(help="Gateway address; none = do not stream.")] = "",
     pull: Annotated[
         str, typer.Option(help="From the gateway: off; stage: take signed versions in; activate: drive them too.")
@@ -83,7 +83,7 @@ def run(
     from policyloop.runtime.locate import find_policy
     from policyloop.safety.arming import ArmingLimits, ArmingSwitch
     from policyloop.safety.gate import SafetyGate
-    from policyloop.sim.robot import SimulatedRobot
+    from policyloop.sim.machine import simulated_machine
 
     if io != "sim":
         raise UsageError(f"--io {io}", "this version drives simulated robots: use sim")
@@ -112,7 +112,7 @@ def run(
             )
             boot, link = uplink.boot, UplinkThread(uplink)
         clock = MonotonicClock()
-        robot = SimulatedRobot(loaded, range(48), rng, clock)
+        robot = simulated_machine(loaded, rng, clock)
         recorder = Recorder(loaded, robot_name, boot, link.append if link else None)
         driver = PolicyDriver(slot, len(loaded.action), rng if explore else None)
         capture = None

@@ -68,6 +68,8 @@ class Actor:
         human: Gives what a person does now, or None while nobody has taken over.
         between_ticks: Called before each tick; the place to exchange the policy.
         watch: Called with every observation that is whole; must return at once.
+        await_input: Waits for the robot's next input until some time, ns, and says whether it came: for a robot whose
+            controller sets the pace. None = the clock does.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Actor:
         human: Callable[[], Action | None] = lambda: None,
         between_ticks: Callable[[], object] | None = None,
         watch: Callable[[Observation], None] | None = None,
+        await_input: Callable[[int], bool] | None = None,
     ) -> None:
         self._profile = profile
         self._source, self._driver = source, driver
@@ -96,9 +99,11 @@ class Actor:
         self._failed = False
         self._between_ticks = between_ticks
         self._watch = watch
+        self._await_input = await_input
         self._lateness_ns, self._work_ns = array("q"), array("q")
         self.errors = self._missed = 0
         self._reported, self._reported_ns = "", 0
+        self._warned_ns: int | None = None
 
     def tick(self) -> Command:
         """Do one tick; returns the command that was written."""
@@ -191,6 +196,12 @@ class Actor:
             self._reported, self._reported_ns = text, now_ns
             log.error("%s", text)
 
+    def _warn(self, text: str) -> None:
+        now_ns = self._clock.now_ns()
+        if self._warned_ns is None or now_ns - self._warned_ns > _COMPLAIN_EVERY_NS:
+            self._warned_ns = now_ns
+            log.warning("%s", text)
+
     def run(self, stop: threading.Event, *, ticks: int | None = None) -> None:
         """Tick at the profile's rate until `stop` is set or `ticks` are done; ends with a zero command.
 
@@ -207,7 +218,7 @@ class Actor:
         deadline_ns = self._clock.now_ns()
         done = 0
         while not stop.is_set() and (ticks is None or done < ticks):
-            self._clock.sleep_until_ns(deadline_ns)
+            deadline_ns = self._wait(deadline_ns)
             pet()
             started_ns = self._clock.now_ns()
             self._lateness_ns.append(started_ns - deadline_ns)
@@ -221,7 +232,16 @@ class Actor:
             if now_ns > deadline_ns + period_ns:
                 skipped = (now_ns - deadline_ns) // period_ns
                 self._missed += skipped
+                self._warn(f"a tick took {(now_ns - started_ns) * 1e-6:.0f} ms, {skipped} more were missed")
                 deadline_ns += skipped * period_ns
+
+    def _wait(self, deadline_ns: int) -> int:
+        """Wait for the next tick; returns when it was due. A controller that is late gets half a tick of grace."""
+        if self._await_input is None:
+            self._clock.sleep_until_ns(deadline_ns)
+            return deadline_ns
+        grace_ns = deadline_ns + self._profile.rates.period_ns // 2
+        return self._clock.now_ns() if self._await_input(grace_ns) else grace_ns
 
     @contextmanager
     def _watched(self) -> Iterator[Callable[[], None]]:
