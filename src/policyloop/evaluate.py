@@ -1,4 +1,4 @@
-"""Drive unseen simulated arenas and say how it went, with intervals."""
+"""Drive unseen simulated arenas, or walk, and say how it went, with intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from policyloop.core.clock import VirtualClock
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Action, Command, Observation
-from policyloop.errors import VerificationError
+from policyloop.errors import UsageError, VerificationError
 from policyloop.robot.actor import Actor
 from policyloop.robot.drivers import PolicyDriver
 from policyloop.robot.io import Driver
@@ -22,6 +22,7 @@ from policyloop.runtime.reload import PolicySlot
 from policyloop.safety.gate import GateMode, SafetyGate
 from policyloop.sim.driver import RandomDriver, ScriptedDriver
 from policyloop.sim.robot import SimulatedRobot
+from policyloop.walking import WALKS, WalkConditions, walk
 
 __all__ = ["EVALUATION_ARENAS", "BorrowedPolicy", "EvaluationReport", "evaluate", "interquartile_mean"]
 
@@ -36,7 +37,7 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         return_ci: 95 % bootstrap interval of the mean return; None for a single episode.
-        collision_rate: Share of episodes that ended by collision.
+        collision_rate: Share of episodes that ended by collision, or by a fall.
         distance_m: Mean distance driven forward per episode.
         interventions: Steps per episode in which the gate had to act for lack of room or data.
     """
@@ -98,6 +99,8 @@ def make_driver(
     """Return a driver by name or path, and what closes it."""
     if isinstance(name, BorrowedPolicy):
         return name, lambda: None
+    if name in ("scripted", "random") and profile.joints is not None:
+        raise UsageError(f"no driver '{name}' walks", "give a policy for this robot")
     if name == "scripted":
         return ScriptedDriver(profile), lambda: None
     if name == "random":
@@ -110,6 +113,11 @@ def drive_episode(profile: RobotProfile, name: str | BorrowedPolicy, arena_seed:
     """Drive one arena from start to end; equal arguments give equal episodes."""
     rng = np.random.default_rng([777, arena_seed])
     driver, close = make_driver(name, profile, rng)
+    if profile.joints is not None:
+        try:
+            return _walked(profile, driver, arena_seed, gate)
+        finally:
+            close()
     clock = VirtualClock()
     robot = SimulatedRobot(profile, [arena_seed], rng, clock)
     recorder = Recorder(profile, "evaluation", "")
@@ -123,6 +131,15 @@ def drive_episode(profile: RobotProfile, name: str | BorrowedPolicy, arena_seed:
         close()
     label = name.name if isinstance(name, BorrowedPolicy) else name
     raise VerificationError(f"driver '{label}' failed in {actor.errors} ticks of arena {arena_seed}", "see the log")
+
+
+def _walked(profile: RobotProfile, driver: Driver, seed: int, gate: GateMode) -> EpisodeSummary:
+    """Walk as asked for by one of ten commands, in turn; the score says for how many seconds it did."""
+    done = walk(profile, driver, WALKS[seed % len(WALKS)], seed, gate=gate)
+    steps = round(WalkConditions().seconds * profile.rates.control_hz)
+    return EpisodeSummary(
+        steps=steps, score=done.score, collided=done.fell, distance_m=done.distance_m, gated=done.gated
+    )
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""`policyloop evaluate`: drive unseen simulated arenas."""
+"""`policyloop evaluate`: drive unseen simulated arenas, or walk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def evaluate(
     gate: Annotated[str, typer.Option(help="full; or limits: judge the driver without the distance rule.")] = "limits",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Drive unseen arenas without exploration and report returns with intervals."""
+    """Drive unseen arenas, or walk as ten commands ask, without exploration; report returns with intervals."""
     from policyloop import evaluate as evaluation
     from policyloop.cli.options import echo_json, gate_mode, stop_on_signals
     from policyloop.cli.progress import progress_bar
@@ -48,9 +48,10 @@ def evaluate(
         echo_json(report)
         return
     low, high = report.return_ci or (float("nan"), float("nan"))
+    places, mishaps = ("arenas", "collisions") if loaded.joints is None else ("walks", "falls")
     typer.echo(
-        f"{report.episodes} arenas from seed {arena_seed}, gate {gate}: return {report.return_mean:.1f} "
-        f"[{low:.1f}, {high:.1f}], median {report.return_median:.1f}, collisions {report.collision_rate:.0%}, "
+        f"{report.episodes} {places} from seed {arena_seed}, gate {gate}: return {report.return_mean:.1f} "
+        f"[{low:.1f}, {high:.1f}], median {report.return_median:.1f}, {mishaps} {report.collision_rate:.0%}, "
         f"{report.distance_m:.1f} m"
     )
 

@@ -26,6 +26,7 @@ _DOWN_M = 0.004
 _SWING_S, _LONGEST_STANCE_S = 0.2, 0.5
 _FORWARD_MPS, _TURN_RADPS = (0.3, 0.7), 0.3
 """What the operator asks for in training."""
+_PUSH_MPS, _PUSH_EVERY_S = 0.4, 3.0
 _FALLEN_UP, _FALLEN_M = 0.8, 0.18
 """The body's vertical points up by less than this, or the torso is lower."""
 _STATE = 1 + 7 + 12 + 18
@@ -207,6 +208,7 @@ class WalkingLite3s:
 
     def step(self, outputs: NDArray[np.floating]) -> Transition:
         """Let every robot follow its network's output, (n, actions), for one tick; whoever ends begins anew."""
+        self._push()
         target = np.empty((self.count, len(JOINTS)))
         target[:, self._order] = self._center + self._scale * outputs
         control = np.repeat(target[:, None], self._substeps, axis=1)
@@ -228,6 +230,12 @@ class WalkingLite3s:
         if (ended := terminated | truncated).any():
             self._restart(np.flatnonzero(ended))
         return Transition(earned, terminated, truncated, proprio, privileged)
+
+    def _push(self) -> None:
+        """Change the velocity of a few torsos at once."""
+        rows = np.flatnonzero(self._rng.random(self.count) < self._dt_s / _PUSH_EVERY_S)
+        direction = self._rng.uniform(-math.pi, math.pi, len(rows))
+        self._state[rows, 20:22] += _PUSH_MPS * np.stack([np.cos(direction), np.sin(direction)], 1)
 
     def _moment(self, target: Float, change: Float) -> _Moment:
         state, rotation = self._state, _rotations(self._state[:, 4:8])
