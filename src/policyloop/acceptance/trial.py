@@ -143,7 +143,7 @@ def _arenas(
     """Return where to drive, or why it is not done."""
     if bundle is None or profile is None:
         return None, "the network does not say which robot it drives"
-    if profile.camera is None:
+    if profile.camera is None and profile.joints is None:
         return None, f"there is no simulator for profile '{profile.name}'"
     if not seeds:
         return None, "--episodes 0"
