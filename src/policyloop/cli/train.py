@@ -44,10 +44,31 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda (ROCm too).")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = torch's choice.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of weights and minibatches.")] = 0,
+    simulated: Annotated[
+        int, typer.Option(min=0, help="Learn from so many simulated robots in this process; open no port.")
+    ] = 0,
     resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint.")] = False,
     settings_file: Annotated[Path | None, typer.Option("--settings", help="TOML file of learner settings.")] = None,
 ) -> None:
     """Receive robots' steps, clone, improve, and ship every new policy into the store."""
+    if simulated:
+        from policyloop.cli.simulated import train_simulated
+
+        folders = (checkpoint_dir, store, tensorboard_dir)
+        asked = {"seed": seed} if _typed(context, "seed") else {}
+        train_simulated(
+            profile,
+            simulated,
+            settings_file,
+            asked,
+            folders,
+            checkpoint_interval,
+            minutes,
+            sign,
+            threads,
+            resume=resume,
+        )
+        return
     from policyloop.bundle.signing import load_signer
     from policyloop.bundle.store import Store
     from policyloop.config import load_settings

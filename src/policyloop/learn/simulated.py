@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Protocol
 
 import msgspec
@@ -17,6 +18,8 @@ from torch import Tensor
 from policyloop.bundle.build import Bundle
 from policyloop.convert.export import export_bundle
 from policyloop.core.profile import RobotProfile
+from policyloop.errors import IncompatibleError
+from policyloop.learn.checkpoint import Checkpoint, CheckpointState, save_checkpoint
 from policyloop.learn.networks import Features, MlpNetwork
 from policyloop.learn.ppo import PpoSettings, make_optimizer, ppo_update
 from policyloop.learn.rollout import Rollout
@@ -112,17 +115,15 @@ class SimulatedLearner:
     Args:
         robots: The robots; the action map of their profile is their own business.
         settings: What to do for how long.
-        report: Called after every update.
+
+    Attributes:
+        network: What has been learned.
+        update, steps: How much it has been learned from.
     """
 
-    def __init__(
-        self,
-        robots: SimulatedRobots,
-        settings: SimulationSettings,
-        report: Callable[[SimulationProgress], None] = lambda progress: None,
-    ) -> None:
+    def __init__(self, robots: SimulatedRobots, settings: SimulationSettings) -> None:
         torch.manual_seed(settings.seed)
-        self._robots, self._settings, self._report = robots, settings, report
+        self._robots, self._settings = robots, settings
         self._normalizer = robots.profile.nominal_normalizer
         self.network = MlpNetwork(
             robots.profile,
@@ -135,8 +136,8 @@ class SimulatedLearner:
         self._generator = torch.Generator().manual_seed(settings.seed)
         self.update = self.steps = 0
 
-    def run(self, stop: threading.Event) -> None:
-        """Learn until the steps are done, or `stop` is set."""
+    def updates(self, stop: threading.Event) -> Iterator[SimulationProgress]:
+        """Learn, update by update, until the steps are done or `stop` is set."""
         started_s, started_cpu_s = time.monotonic(), time.process_time()
         while self.steps < self._settings.steps and not stop.is_set():
             rollout, reward, falls = self._collect()
@@ -145,17 +146,29 @@ class SimulatedLearner:
             )
             self.update += 1
             self.steps += len(rollout)
-            self._report(
-                SimulationProgress(
-                    update=self.update,
-                    steps=self.steps,
-                    elapsed_s=time.monotonic() - started_s,
-                    cpu_s=time.process_time() - started_cpu_s,
-                    reward=reward,
-                    falls=falls,
-                    statistics=statistics,
-                )
+            yield SimulationProgress(
+                update=self.update,
+                steps=self.steps,
+                elapsed_s=time.monotonic() - started_s,
+                cpu_s=time.process_time() - started_cpu_s,
+                reward=reward,
+                falls=falls,
+                statistics=statistics,
             )
+
+    def save(self, directory: Path, state: CheckpointState, bundle: Bundle) -> None:
+        """Write a checkpoint; StorageError if the disk refuses."""
+        save_checkpoint(directory, state, self.network, self._optimizer, self._generator, bundle)
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Go on from a checkpoint; IncompatibleError if it is of another profile or network."""
+        profile = self._robots.profile
+        if saved.state.profile_digest != profile.digest:
+            raise IncompatibleError(
+                f"the checkpoint is of another profile than '{profile.name}'", "give the profile it was trained with"
+            )
+        saved.restore(self.network, self._optimizer, self._generator)
+        self.update, self.steps = saved.state.update, saved.state.feed.ledger.get("trained", 0)
 
     def _scheduled(self) -> PpoSettings:
         """Return PPO's settings of now: exploration narrows first, the learning rate falls to the end."""
