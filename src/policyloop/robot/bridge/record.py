@@ -1,0 +1,139 @@
+"""One record in shared memory, written by one side and read by the other: a seqlock with a checksum. Never blocks.
+
+The writer makes the lock odd, writes, and makes it even; a reader takes what it copied between two equal even locks.
+Python cannot issue a memory barrier, and an aarch64 core may make stores visible in another order than they were
+done in: the CRC-32 over everything but the lock makes a torn record detectable whatever the order.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+import zlib
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from policyloop.robot.bridge.header import record_bytes
+
+__all__ = ["DRIVE", "IN_POLICY_MODE", "Record", "RecordReader", "RecordWriter"]
+
+DRIVE = 1
+"""Flag of a command: drive; without it, damp."""
+IN_POLICY_MODE = 1
+"""Flag of a state: the controller does what the policy says."""
+
+_BODY = 8
+"""The lock is in front of it."""
+_HEAD = struct.Struct("<QqII")
+_CRC = struct.Struct("<I")
+_FLOATS = 64
+_TRIES = 4
+_WORD = 0xFFFF_FFFF_FFFF_FFFF
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What one side tells the other.
+
+    Attributes:
+        counter: Larger in every record than in the one before.
+        time_ns: CLOCK_MONOTONIC; of capture (states), or until when it is valid (commands).
+        flags: 32 bits.
+        values: float32.
+    """
+
+    counter: int
+    time_ns: int
+    flags: int
+    values: NDArray[np.float32]
+
+
+class RecordReader:
+    """Reads what the other side writes.
+
+    Args:
+        memory: That of the record.
+        floats: How many it has.
+    """
+
+    def __init__(self, memory: memoryview, floats: int) -> None:
+        self._floats = floats
+        self._memory = memory[: record_bytes(floats)]
+        self._lock = self._memory[:_BODY].cast("Q")
+        self._body = self._memory[_BODY : _FLOATS + 4 * floats]
+
+    def read(self) -> Record | None:
+        """Return the newest record; None if there is none, or it is being written or torn after a few tries."""
+        for _ in range(_TRIES):
+            before = self._lock[0]
+            if before & 1:
+                continue
+            body = bytes(self._body)
+            if self._lock[0] != before:
+                continue
+            record = _decode(body, self._floats)
+            if record is not None:
+                return record
+        return None
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        for view in (self._lock, self._body, self._memory):
+            view.release()
+
+
+class RecordWriter:
+    """Writes what the other side reads; from any thread, and where a killed writer left off.
+
+    Args:
+        memory: That of the record.
+        floats: How many it has.
+    """
+
+    def __init__(self, memory: memoryview, floats: int) -> None:
+        self._floats = floats
+        self._memory = memory[: record_bytes(floats)]
+        self._lock = self._memory[:_BODY].cast("Q")
+        self._body = self._memory[_BODY : _FLOATS + 4 * floats]
+        left = _decode(bytes(self._body), floats)
+        # The clock runs faster than anybody writes: above whatever a killed writer counted to, even if that is torn.
+        self._counter = max(time.monotonic_ns(), left.counter if left is not None else 0)
+        self._only_one = threading.Lock()
+
+    def write(self, time_ns: int, flags: int, values: ArrayLike) -> None:
+        """Write the next record.
+
+        Raises:
+            ValueError: `values` are not as many as the record has.
+        """
+        floats = np.asarray(values, "<f4")
+        if floats.shape != (self._floats,):
+            raise ValueError(f"shape {floats.shape}, expected ({self._floats},)")
+        payload = floats.tobytes()
+        with self._only_one:
+            self._counter += 1
+            head = _HEAD.pack(self._counter, time_ns, flags, self._floats)
+            crc = _CRC.pack(zlib.crc32(payload, zlib.crc32(head)))
+            body = b"".join((head, crc, bytes(_FLOATS - _BODY - len(head) - len(crc)), payload))
+            odd = (self._lock[0] + 1 | 1) & _WORD  # also if a killed writer left it odd
+            self._lock[0] = odd
+            self._body[:] = body
+            self._lock[0] = (odd + 1) & _WORD
+
+    def close(self) -> None:
+        """Let go of the memory, after the last write."""
+        with self._only_one:
+            for view in (self._lock, self._body, self._memory):
+                view.release()
+
+
+def _decode(body: bytes, floats: int) -> Record | None:
+    counter, time_ns, flags, count = _HEAD.unpack_from(body)
+    if counter == 0 or count != floats:
+        return None
+    payload = body[_FLOATS - _BODY :]
+    if zlib.crc32(payload, zlib.crc32(body[: _HEAD.size])) != _CRC.unpack_from(body, _HEAD.size)[0]:
+        return None
+    return Record(counter, time_ns, flags, np.frombuffer(payload, "<f4").astype(np.float32))
