@@ -112,8 +112,8 @@ class RecordReader {
   RecordReader(const void* memory, std::uint32_t floats) noexcept
       : words_(static_cast<const std::uint64_t*>(memory)), floats_(floats) {}
 
-  // Copy the newest record; false (and `record` untouched in what matters: counter) if there is none, or it is being
-  // written or torn after a few tries. Never waits for the writer.
+  // Copy the newest record. False if there is none, or it is being written or torn after a few tries: then the values
+  // of `record` may be anything, and its counter is what it was. Never waits for the writer.
   bool read(Record& record) const noexcept {
     for (int attempt = 0; attempt < kTries; ++attempt) {
       if (attempt_read(record)) return true;
