@@ -7,6 +7,7 @@ done in: the CRC-32 over everything but the lock makes a torn record detectable 
 
 from __future__ import annotations
 
+import math
 import struct
 import threading
 import time
@@ -18,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from policyloop.robot.bridge.header import record_bytes
 
-__all__ = ["DRIVE", "IN_POLICY_MODE", "Record", "RecordReader", "RecordWriter"]
+__all__ = ["DRIVE", "IN_POLICY_MODE", "Record", "RecordReader", "RecordWriter", "representable"]
 
 DRIVE = 1
 """Flag of a command: drive; without it, damp."""
@@ -31,6 +32,7 @@ _HEAD = struct.Struct("<QqII")
 _CRC = struct.Struct("<I")
 _FLOATS = 64
 _TRIES = 4
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _WORD = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -127,6 +129,11 @@ class RecordWriter:
         with self._only_one:
             for view in (self._lock, self._body, self._memory):
                 view.release()
+
+
+def representable(values: tuple[float, ...], floats: int) -> bool:
+    """Tell whether these are `floats` numbers that a float32 can hold."""
+    return len(values) == floats and all(math.isfinite(value) and abs(value) <= _LARGEST_FLOAT for value in values)
 
 
 def _decode(body: bytes, floats: int) -> Record | None:

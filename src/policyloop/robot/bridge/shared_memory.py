@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from pathlib import Path
 
@@ -13,12 +12,10 @@ from policyloop.core.step import Observation, TimedCommand
 from policyloop.errors import ConnectionFailed
 from policyloop.robot.bridge.header import LONGEST_VALIDITY_NS, Header
 from policyloop.robot.bridge.intake import Intake
-from policyloop.robot.bridge.record import DRIVE, IN_POLICY_MODE, Record
+from policyloop.robot.bridge.record import DRIVE, IN_POLICY_MODE, Record, representable
 from policyloop.robot.bridge.shared_file import SharedFile
 
 __all__ = ["SharedMemoryBridge"]
-
-_LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 
 class SharedMemoryBridge:
@@ -95,7 +92,7 @@ class SharedMemoryBridge:
     def write(self, order: TimedCommand) -> None:
         """Hand a command to the controller, from any thread; what cannot be driven becomes an order to damp."""
         values = order.command.values
-        drive = not order.command.damped and len(values) == self._targets and _representable(values)
+        drive = not order.command.damped and representable(values, self._targets)
         with self._lock:
             # A thread that was held up must not put an older command in the place of a newer one.
             if self._closed or order.sequence <= self._sent:
@@ -111,7 +108,3 @@ class SharedMemoryBridge:
             if not self._closed:
                 self._closed = True
                 self._file.close()
-
-
-def _representable(values: tuple[float, ...]) -> bool:
-    return all(math.isfinite(value) and abs(value) <= _LARGEST_FLOAT for value in values)
