@@ -28,7 +28,12 @@ def run(
         int, typer.Option(min=0, help="Ticks that a new version of a store answers beside the one that drives.")
     ] = 100,
     probation: Annotated[float, typer.Option(min=0, help="Seconds that a new version must drive to be good.")] = 30.0,
-    io: Annotated[str, typer.Option(help="sim: a simulated robot in real time.")] = "sim",
+    io: Annotated[
+        str,
+        typer.Option(
+            help="sim: a simulated robot; bridge[:FILE], unix:PATH, tcp:[HOST:]PORT, zmq:ADDRESS: a controller in C++."
+        ),
+    ] = "sim",
     connect: Annotated[str, typer.Option(help="Gateway address; none = do not stream.")] = "",
     pull: Annotated[
         str, typer.Option(help="From the gateway: off; stage: take signed versions in; activate: drive them too.")
@@ -66,9 +71,9 @@ def run(
     import numpy as np
 
     from policyloop.bundle.signing import KeyRing
+    from policyloop.cli.machine import open_machine
     from policyloop.core.clock import MonotonicClock
     from policyloop.core.profile import load_profile
-    from policyloop.errors import UsageError
     from policyloop.link.uplink import Uplink
     from policyloop.robot.actor import Actor
     from policyloop.robot.calibration import CalibrationCapture, CalibrationSettings
@@ -83,10 +88,7 @@ def run(
     from policyloop.runtime.locate import find_policy
     from policyloop.safety.arming import ArmingLimits, ArmingSwitch
     from policyloop.safety.gate import SafetyGate
-    from policyloop.sim.machine import simulated_machine
 
-    if io != "sim":
-        raise UsageError(f"--io {io}", "this version drives simulated robots: use sim")
     loaded = load_profile(profile)
     found = find_policy(policy)
     ring = None if trusted is None else KeyRing(trusted)
@@ -112,7 +114,7 @@ def run(
             )
             boot, link = uplink.boot, UplinkThread(uplink)
         clock = MonotonicClock()
-        robot = simulated_machine(loaded, rng, clock)
+        robot, await_input = open_machine(io, loaded, robot_name, rng, clock)
         recorder = Recorder(loaded, robot_name, boot, link.append if link else None)
         driver = PolicyDriver(slot, len(loaded.action), rng if explore else None)
         capture = None
@@ -143,6 +145,7 @@ def run(
             arming=arming,
             between_ticks=between_ticks,
             watch=capture.observe if capture else None,
+            await_input=await_input,
         )
         freeze_garbage()
         try:
@@ -156,6 +159,7 @@ def run(
                 capture.close()
             switch.close()
             slot.close()
+            robot.close()
     report = actor.report()
     if as_json:
         echo_json(report)

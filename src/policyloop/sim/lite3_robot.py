@@ -100,3 +100,6 @@ class SimulatedLite3:
     def write(self, order: TimedCommand) -> None:
         """Take a command; the motors follow it as long as it is valid."""
         self._ordered |= self._motors.accept(order, self._clock.now_ns())
+
+    def close(self) -> None:
+        """There is nothing to let go."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 
@@ -27,6 +28,7 @@ _SWING_S, _LONGEST_STANCE_S = 0.2, 0.5
 _FORWARD_MPS, _TURN_RADPS = (0.3, 0.7), 0.3
 """What the operator asks for in training."""
 _PUSH_MPS, _PUSH_EVERY_S = 0.4, 3.0
+_FRICTIONS, _PAYLOADS_KG, _GAINS = (0.5, 1.25), (-0.5, 2.0), (0.85, 1.15)
 _FALLEN_UP, _FALLEN_M = 0.8, 0.18
 """The body's vertical points up by less than this, or the torso is lower."""
 _STATE = 1 + 7 + 12 + 18
@@ -150,7 +152,7 @@ class WalkingLite3s:
         self._reward = dict(reward)
         self._order = joint_order(profile)
         self._dt_s = 1 / profile.rates.control_hz
-        physics = Lite3Physics(step_s=0.004, whole_body=False)
+        physics = Lite3Physics(whole_body=False)
         self._substeps = max(1, round(self._dt_s / physics.step_s))
         efforts = np.full(len(JOINTS), 40.0)
         efforts[self._order] = profile.joints.max_effort_nm or 40.0
@@ -161,20 +163,31 @@ class WalkingLite3s:
         self._kp, self._kd = profile.joints.kp, profile.joints.kd
         model.actuator_gainprm[:, 0] = self._kp
         model.actuator_biasprm[:, 1], model.actuator_biasprm[:, 2] = -self._kp, -self._kd
-        self._model, self._data = model, [mujoco.MjData(model)]
+        self._rng = np.random.default_rng(seed)
+        self._models, self._data = [self._varied(model) for _ in range(count)], [mujoco.MjData(model)]
         self._rollout = mujoco.rollout.Rollout(nthread=0)
         self._feet_at = model.sensor("FL_foot").adr[0]
         self._foot_radius_m = float(model.geom("FL_foot").size[0])
         self._rest = np.empty(len(JOINTS))
         self._rest[self._order] = profile.action_center
         self._center, self._scale = profile.action_center.astype(np.float64), profile.action_scale.astype(np.float64)
-        self._rng = np.random.default_rng(seed)
         self._state = np.zeros((count, _STATE))
         self._last, self._wanted = np.zeros((count, len(JOINTS))), np.zeros((count, 3))
         self._age_s, self._air_s, self._stance_s = np.zeros(count), np.zeros((count, 4)), np.zeros((count, 4))
         self._feet = np.zeros((count, 4))
         self._restart(np.arange(count))
         self._age_s = self._rng.uniform(0, _EPISODE_S * 0.8, count)  # lest all end at once
+
+    def _varied(self, model: mujoco.MjModel) -> mujoco.MjModel:
+        """Return a robot of its own: what it learns must not depend on one floor, one load and one set of motors."""
+        varied = copy.copy(model)
+        varied.geom_friction[:, 0] *= self._rng.uniform(*_FRICTIONS)
+        varied.body_mass[model.body("torso").id] += self._rng.uniform(*_PAYLOADS_KG)
+        stiffer, tougher = self._rng.uniform(*_GAINS, 2)
+        varied.actuator_gainprm[:, 0] *= stiffer
+        varied.actuator_biasprm[:, 1] *= stiffer
+        varied.actuator_biasprm[:, 2] *= tougher
+        return varied
 
     def _restart(self, rows: NDArray[np.intp]) -> None:
         n, rng = len(rows), self._rng
@@ -212,7 +225,7 @@ class WalkingLite3s:
         target = np.empty((self.count, len(JOINTS)))
         target[:, self._order] = self._center + self._scale * outputs
         control = np.repeat(target[:, None], self._substeps, axis=1)
-        states, sensed = self._rollout.rollout(self._model, self._data, self._state, control=control)
+        states, sensed = self._rollout.rollout(self._models, self._data, self._state, control=control)
         self._state = states[:, -1].copy()
         burst = ~np.isfinite(self._state).all(axis=1)
         if burst.any():

@@ -74,6 +74,9 @@ class SimulatedRobot:
         """Drive a command during the next tick, if it is still valid then."""
         self._ordered |= self._motors.accept(order, self._clock.now_ns())
 
+    def close(self) -> None:
+        """There is nothing to let go."""
+
 
 class Bursts:
     """Disturbs a teacher: short bursts of a random command, and a little noise in between.

@@ -36,8 +36,8 @@ class Intake:
         """How many numbers a state has."""
         return len(self._places)
 
-    def observation(self, values: NDArray[np.float32], captured_ns: int) -> Observation:
-        """Return the observation that a state means."""
+    def observation(self, values: NDArray[np.float32], captured_ns: int, *, followed: bool = True) -> Observation:
+        """Return the observation that a state means; `followed` is whether the controller obeys commands."""
         proprio = np.zeros(self._size, np.float32)
         proprio[self._places] = values
-        return Observation({"proprio": proprio}, captured_ns)
+        return Observation({"proprio": proprio}, captured_ns, followed=followed)

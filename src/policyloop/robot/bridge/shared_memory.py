@@ -83,7 +83,7 @@ class SharedMemoryBridge:
         self._state = self._file.reader.read() or self._state
         if self._state is None:
             raise ConnectionFailed(f"no state has come through {self._path} yet", "start the controller")
-        return self._intake.observation(self._state.values, self._state.time_ns)
+        return self._intake.observation(self._state.values, self._state.time_ns, followed=self.driving)
 
     def begin_episode(self) -> bool:
         """Return False: the robot stays where it is."""
