@@ -5,12 +5,15 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from policyloop.cli import app
 from policyloop.cli.options import GatewayKey, Keys, Profile, gate_mode, identity_at, stop_on_signals
+
+if TYPE_CHECKING:
+    from policyloop.core.profile import RobotProfile
 
 
 @app.command()
@@ -35,9 +38,18 @@ def sim(
     assisted: Annotated[
         int, typer.Option(min=0, help="Robots that drive the bare policy, helped by the scripted driver where stuck.")
     ] = 0,
+    hardware: Annotated[
+        Path | None, typer.Option(help="Be the hardware of a controller in C++, by this shared file, in real time.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0, help="Of --hardware: stop after so long; 0 = go on.")] = 0.0,
+    forward: Annotated[float, typer.Option(help="Of --hardware: m/s that the operator asks for.")] = 0.5,
 ) -> None:
     """Drive simulated robots and stream what they see and do, as fast as this core allows."""
     from policyloop.core.profile import load_profile
+
+    if hardware is not None:
+        _be_hardware(load_profile(profile), hardware, seed, seconds, forward)
+        return
     from policyloop.runtime.locate import find_policy
     from policyloop.sim.fleet import Fleet, FleetSettings
 
@@ -71,4 +83,25 @@ def sim(
     typer.echo(
         f"{fleet.steps} steps, {len(episodes)} episodes, mean return {score:.1f}, "
         f"{fleet.steps / elapsed_s:.0f} steps/s" + ("" if drained else "; the trainer has not acknowledged all of them")
+    )
+
+
+def _be_hardware(profile: RobotProfile, path: Path, seed: int, seconds: float, forward_mps: float) -> None:
+    """Lie there, stand up, walk off when the policy is ready, and say how it went."""
+    import numpy as np
+
+    from policyloop.core.clock import MonotonicClock
+    from policyloop.sim.lite3_hardware import SimulatedHardware, walks_off
+
+    stop = stop_on_signals()
+    operator = walks_off((forward_mps, 0.0, 0.0))
+    robot = SimulatedHardware(profile, path, np.random.default_rng(seed), operator, MonotonicClock())
+    try:
+        report = robot.run(stop, seconds)
+    finally:
+        robot.close()
+    modes = ", ".join(f"{mode} at {at_s:.2f} s" for mode, at_s in report.modes)
+    typer.echo(
+        f"{report.seconds:.1f} s: {modes or 'no controller came'}; walked at {report.forward_mps:.2f} m/s"
+        + ("; FELL" if report.fell else "")
     )

@@ -23,7 +23,8 @@ _STAND_KP, _STAND_KD = 100.0, 2.5
 """The vendor's gains of standing up: at 30 and 1 the legs sag until the robot sits (docs/lite3.md)."""
 _ROLL_PITCH_RAD, _JOINT_RAD, _SPEED = 0.1, 0.1, 0.2
 
-_Order = tuple[NDArray[np.float64], float, float]
+_Gain = float | NDArray[np.floating]
+_Order = tuple[NDArray[np.float64], _Gain, _Gain]
 """Joint targets in the profile's order, kp and kd."""
 
 
@@ -134,12 +135,12 @@ class Lite3:
         assert self.profile.joints is not None
         self.follow(self._rest, 0.0, self.profile.joints.damping_kd)
 
-    def follow(self, target_rad: NDArray[np.floating], kp: float, kd: float, *, steps: int | None = None) -> None:
+    def follow(self, target_rad: NDArray[np.floating], kp: _Gain, kd: _Gain, *, steps: int | None = None) -> None:
         """Follow joint targets by torque = kp (target - q) - kd dq.
 
         Args:
             target_rad: In the profile's order.
-            kp: N m / rad.
+            kp: N m / rad, of all joints or of each.
             kd: N m s / rad.
             steps: Of the physics; None = one tick.
         """
@@ -155,8 +156,8 @@ class Lite3:
     def _apply(self, order: _Order) -> None:
         target, kp, kd = order
         self._data.ctrl[self._actuators] = target
-        self._model.actuator_gainprm[:, 0] = kp
-        self._model.actuator_biasprm[:, 1], self._model.actuator_biasprm[:, 2] = -kp, -kd
+        model, at = self._model, self._actuators
+        model.actuator_gainprm[at, 0], model.actuator_biasprm[at, 1], model.actuator_biasprm[at, 2] = kp, -kp, -kd
 
     def push(self, speed_mps: float, direction_rad: float) -> None:
         """Change the velocity of the torso at once."""
