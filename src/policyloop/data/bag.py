@@ -108,7 +108,7 @@ def _messages(bag: Path) -> Messages:
         from rosbags.rosbag2 import Reader
         from rosbags.rosbag2.errors import ReaderError
     except ImportError as error:
-        raise MissingExtra("bags need rosbags", "pip install 'policyloop[data]'") from error
+        raise MissingExtra("rosbags", "data") from error
     try:
         with Reader(bag) as reader:
             for connection, stamp_ns, data in reader.messages():
@@ -122,7 +122,7 @@ def _mcap_messages(bag: Path) -> Messages:
         from mcap.exceptions import McapError
         from mcap.reader import make_reader
     except ImportError as error:
-        raise MissingExtra("MCAP needs the mcap library", "pip install 'policyloop[data]'") from error
+        raise MissingExtra("mcap", "data") from error
     try:
         with bag.open("rb") as file:
             for schema, channel, message in make_reader(file).iter_messages():

@@ -44,7 +44,7 @@ def export_lerobot(journal: Journal, output: Path, progress: Callable[[int, int]
         import pyarrow  # noqa: F401
         from PIL import Image  # noqa: F401
     except ImportError as error:
-        raise MissingExtra("LeRobotDataset needs pyarrow and pillow", "pip install 'policyloop[data]'") from error
+        raise MissingExtra("pyarrow and pillow", "data") from error
     rows, episodes = _rows(journal, progress)
     if not rows:
         raise UsageError("the journal holds no steps", "record some first")

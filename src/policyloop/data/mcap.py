@@ -70,7 +70,7 @@ def _write(journal: Journal, messages: RosMessages, file: Any, progress: Callabl
     try:
         from mcap.writer import Writer
     except ImportError as error:
-        raise MissingExtra("MCAP needs the mcap library", "pip install 'policyloop[data]'") from error
+        raise MissingExtra("mcap", "data") from error
     writer: Any = Writer(file)
     writer.start(profile="ros2", library="policyloop")
     schemas: dict[str, int] = {}

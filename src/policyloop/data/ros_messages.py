@@ -43,7 +43,7 @@ class RosMessages:
         try:
             from rosbags.typesys import Stores, get_typestore
         except ImportError as error:
-            raise MissingExtra("ROS 2 messages need rosbags", "pip install 'policyloop[data]'") from error
+            raise MissingExtra("rosbags", "data") from error
         self._store = get_typestore(Stores.ROS2_HUMBLE)
         self._profile = profile
         self._types: Any = self._store.types
