@@ -13,7 +13,7 @@ from typing import Any
 
 from policyloop.errors import ConfigError
 
-__all__ = ["load_factory"]
+__all__ = ["load_driver", "load_factory"]
 
 
 def load_factory(reference: str, option: str) -> Callable[[], Any]:
@@ -43,3 +43,18 @@ def load_factory(reference: str, option: str) -> Callable[[], Any]:
         raise ConfigError(f"{option}: {module_name} has nothing to call named {name}", "name a function or a class")
     result: Callable[[], Any] = factory
     return result
+
+
+def load_driver(reference: str, option: str) -> Callable[[Any], Any]:
+    """Return what the function or class behind `module:name` makes: something that answers observations with actions.
+
+    Raises:
+        ConfigError: See `load_factory`; or what it makes cannot be called.
+    """
+    driver = load_factory(reference, option)()
+    if not callable(driver):
+        raise ConfigError(
+            f"{option} {reference} made a {type(driver).__name__}, which cannot be called with an observation",
+            "let it return a function, or give its class a __call__",
+        )
+    return driver

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from policyloop import __version__
-from policyloop.errors import PolicyloopError
+from policyloop.errors import MissingExtra, PolicyloopError
 
 __all__ = ["app", "main"]
 
@@ -34,8 +34,21 @@ robot_app = typer.Typer(help="Arm, disarm and stop the robot's program on this m
 app.add_typer(robot_app, name="robot")
 toolkit_app = typer.Typer(help="The vendor's converter, in an environment of its own.", no_args_is_help=True)
 app.add_typer(toolkit_app, name="toolkit")
+example_app = typer.Typer(help="Folders with everything for a walk-through.", no_args_is_help=True)
+app.add_typer(example_app, name="example")
+
+
+@example_app.callback()
+def _example() -> None:
+    """Keep the name of the one example a command of its own."""
 
 INTERRUPTED = 130
+_EXTRAS = {
+    **dict.fromkeys(("torch", "safetensors", "tensorboard", "yaml"), "train"),
+    **dict.fromkeys(("onnx", "onnxslim"), "convert"),
+    **dict.fromkeys(("mujoco", "gymnasium"), "sim"),
+}
+"""Which extra brings a package that a robot does without."""
 
 
 def _version(wanted: bool) -> None:
@@ -64,8 +77,8 @@ def _options(
 
 
 _COMMANDS = (
-    "bundle calibrate chaos convert demo deploy doctor evaluate export gateway import_ journal keys robot run sim "
-    "store toolkit train"
+    "bundle calibrate chaos convert demo deploy doctor evaluate example export gateway import_ journal keys robot run "
+    "sim store toolkit train"
 )
 for _command in _COMMANDS.split():
     import_module(f"policyloop.cli.{_command}")
@@ -76,9 +89,18 @@ def main() -> None:
     try:
         app()
     except PolicyloopError as error:
-        typer.secho(f"policyloop: {error.message}", err=True, fg=typer.colors.RED)
-        if error.remedy:
-            typer.echo(f"  {error.remedy}", err=True)
-        sys.exit(error.exit_code)
+        _end(error)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        _end(MissingExtra(package, _EXTRAS[package]))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _end(error: PolicyloopError) -> NoReturn:
+    typer.secho(f"policyloop: {error.message}", err=True, fg=typer.colors.RED)
+    if error.remedy:
+        typer.echo(f"  {error.remedy}", err=True)
+    sys.exit(error.exit_code)

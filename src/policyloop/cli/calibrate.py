@@ -15,7 +15,9 @@ from policyloop.cli.options import echo_json
 def calibrate(
     output: Annotated[Path, typer.Option(help="New folder for calibration_0000.npz and so on.")],
     journal: Annotated[Path | None, typer.Argument(help="Directory of the journal to choose from.")] = None,
-    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many samples.")] = 100,
+    count: Annotated[
+        int, typer.Option("--count", "--samples", min=1, max=10_000, help="How many samples, one a file.")
+    ] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the draw within each kind of situation.")] = 0,
     env: Annotated[
         str, typer.Option(help="Instead of a journal: module:factory of a Gymnasium environment of yours.")
@@ -29,12 +31,12 @@ def calibrate(
     from policyloop.data.calibration import choose_calibration, record_calibration
     from policyloop.errors import UsageError
     from policyloop.link.journal import Journal
-    from policyloop.plugins import load_factory
+    from policyloop.plugins import load_driver, load_factory
 
     if (journal is None) == (env == ""):
         raise UsageError("calibrate takes a journal or --env, one of them", "see `policyloop calibrate --help`")
     if journal is None:
-        driver = load_factory(policy, "--policy")() if policy else None
+        driver = load_driver(policy, "--policy") if policy else None
         record_calibration(
             load_factory(env, "--env")(), driver, output, count, interval=interval, seed=seed, name=input_name
         )

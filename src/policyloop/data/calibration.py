@@ -73,7 +73,7 @@ def record_calibration(
 
     Args:
         env: Gives observations; a dictionary with `proprio` counts as a robot's, any other as
-            network inputs by name, an array as the one input `name`.
+            network inputs by name, an array as the one input `name`. Reset whenever an episode ends.
         policy: Called with an observation, returns an action; None = random actions.
         output: New folder.
         count: How many samples.
@@ -87,7 +87,8 @@ def record_calibration(
     """
     if output.exists() and any(output.iterdir()):
         raise UsageError(f"{output} is not empty", "choose another --output")
-    env.action_space.seed(seed)
+    if policy is None:
+        env.action_space.seed(seed)
     observation, _ = env.reset(seed=seed)
     for number in range(count):
         _save(output, number, observation, name)
