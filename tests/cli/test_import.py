@@ -123,7 +123,9 @@ def statistics(length: int) -> bytes:
         pytest.param(5, {"policy.pt": b"junk"}, "cannot be read as a file of torch", id="no file of torch"),
         pytest.param(7, {"net.yaml": GOOD.replace("16", "17")}, "0.weight has shape (16, 8)", id="other shapes"),
         pytest.param(7, {"net.yaml": GOOD.replace("8", "9")}, "obs_dim 9, profile 'walker' has 8", id="other sizes"),
-        pytest.param(7, {"net.yaml": GOOD + "output: linear\n"}, "output: linear, profile 'walker'", id="a linear output"),
+        pytest.param(
+            7, {"net.yaml": GOOD + "output: linear\n"}, "output: linear, profile 'walker'", id="a linear output"
+        ),
         pytest.param(3, {"net.yaml": GOOD.replace("elu", "swish")}, "use one of relu, tanh", id="no activation"),
         pytest.param(5, {"policy.pt": poisoned()}, "2.bias is not finite", id="weights that are no numbers"),
         pytest.param(7, {"stats.npz": statistics(9)}, "mean has length 9", id="statistics of other observations"),

@@ -105,7 +105,7 @@ def test_statistics_of_observations_travel_with_the_policy(walker: RobotProfile,
         description=describe(tmp_path / "net.yaml"),
         statistics=tmp_path / "obs_stats.npz",
     )
-    assert bundle.manifest.training["normalisation"] == "obs_stats.npz"
+    assert bundle.manifest.training["normalisation"] == "obs_stats.npz, of sensed observations"
     np.testing.assert_allclose(
         drive(bundle, walker, tmp_path), expected(network, walker, (OBSERVED - mean) / std), atol=1e-5
     )

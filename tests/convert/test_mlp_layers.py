@@ -150,3 +150,31 @@ def test_weights_that_are_integers_are_refused() -> None:
     tensors = perceptron() | {"actor.0.weight": torch.ones(5, 8, dtype=torch.int8)}
     with pytest.raises(VerificationError, match=r"actor\.0\.weight is of torch\.int8"):
         found(tensors)
+
+
+SAC = {
+    **perceptron("actor.latent_pi.", names=("0", "2")),
+    "actor.mu.weight": torch.randn(3, 5),
+    "actor.mu.bias": torch.randn(3),
+    "actor.log_std.weight": torch.randn(3, 5),
+    "actor.log_std.bias": torch.randn(3),
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "actor"])
+def test_hidden_layers_and_the_last_one_may_have_names_of_their_own(prefix: str) -> None:
+    wanted = MlpDescription(obs_dim=8, act_dim=3, hidden_sizes=(5, 5), activation="relu", prefix=prefix)
+    assert found(SAC, wanted, strict=False) == (
+        "actor.latent_pi.0.weight",
+        "actor.latent_pi.2.weight",
+        "actor.mu.weight",
+    )
+    with pytest.raises(IncompatibleError, match=r"more than the description: actor\.log_std\.weight"):
+        found(SAC, wanted)
+
+
+def test_a_last_layer_of_another_shape_is_named_though_it_stands_elsewhere() -> None:
+    with pytest.raises(
+        IncompatibleError, match=r"actor\.mu\.weight has shape \(4, 5\), the description wants \(3, 5\)"
+    ):
+        found(SAC | {"actor.mu.weight": torch.ones(4, 5)}, strict=False)

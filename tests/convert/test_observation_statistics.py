@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from numpy.lib import format as npy
 
-from policyloop.convert.observation_statistics import load_observation_statistics, unclipped_nominal
+from policyloop.convert.observation_statistics import load_observation_statistics, statistics_of, unclipped_nominal
 from policyloop.core.normalizer import Normalizer
-from policyloop.core.profile import RobotProfile
-from policyloop.errors import IncompatibleError, StorageError, VerificationError
+from policyloop.core.profile import RobotProfile, load_profile
+from policyloop.errors import IncompatibleError, StorageError, UsageError, VerificationError
 
 MEAN, STD = np.linspace(-1, 1, 8), np.linspace(0.1, 2, 8)
 
@@ -34,6 +34,30 @@ def test_statistics_normalise_without_a_clip(
     x = np.full(8, 1e6, np.float32)
     np.testing.assert_allclose(found(x), (x - MEAN) / STD, rtol=1e-6)
     assert msgspec.json.decode(msgspec.json.encode(found), type=Normalizer) == found
+
+
+def test_statistics_of_scaled_observations_follow_the_profiles_scales(walker: RobotProfile, tmp_path: Path) -> None:
+    """By hand: a joint has center 0 and scale 0.5, a lean center 0.1 and scale 1."""
+    np.savez(tmp_path / "stats.npz", mean=np.full(8, 2.0), std=np.full(8, 4.0))
+    found = load_observation_statistics(tmp_path / "stats.npz", walker, "scaled")
+    assert found.mean == (1.0,) * 6 + (2.1,) * 2  # 0 + 0.5 * 2; 0.1 + 1 * 2
+    assert found.std == (2.0,) * 6 + (4.0,) * 2  # 0.5 * 4; 1 * 4
+    np.testing.assert_allclose(found(np.full(8, 5.0, np.float32)), [2.0] * 6 + [0.725] * 2, rtol=1e-6)
+
+
+def test_joint_angles_are_scaled_about_the_centre_of_their_action(tmp_path: Path) -> None:
+    lite3 = load_profile("lite3")
+    np.savez(tmp_path / "stats.npz", mean=np.full(45, 0.2), std=np.full(45, 0.5))
+    found = load_observation_statistics(tmp_path / "stats.npz", lite3, "scaled")
+    np.testing.assert_allclose(found.mean[9:12], [0.2, -0.45, 1.5], rtol=1e-6)  # HipX 0, HipY -0.65, Knee 1.3
+    np.testing.assert_allclose([found.mean[0], found.std[0]], [0.8, 2.0])  # 0 + 4 * 0.2, 4 * 0.5: a turning rate
+    np.testing.assert_allclose([found.mean[21], found.std[21]], [4.0, 10.0])  # 20 * 0.2, 20 * 0.5: a joint's speed
+
+
+def test_a_vector_of_another_name_is_refused() -> None:
+    assert (statistics_of("sensed"), statistics_of("scaled")) == ("sensed", "scaled")
+    with pytest.raises(UsageError, match="--obs-stats-of raw"):
+        statistics_of("raw")
 
 
 def test_without_statistics_the_profiles_scales_hold_without_its_clip(walker: RobotProfile) -> None:

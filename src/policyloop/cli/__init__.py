@@ -42,6 +42,7 @@ app.add_typer(example_app, name="example")
 def _example() -> None:
     """Keep the name of the one example a command of its own."""
 
+
 INTERRUPTED = 130
 _EXTRAS = {
     **dict.fromkeys(("torch", "safetensors", "tensorboard", "yaml"), "train"),

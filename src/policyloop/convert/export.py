@@ -35,6 +35,10 @@ __all__ = [
 MAX_PARITY_ERROR = 1e-5
 """Largest difference between torch and onnxruntime that an export may show, before tanh."""
 _GOLDEN_VECTORS = 4
+_OUTPUTS = {
+    "tanh": "mean before tanh; action = center + half_range * tanh(mean)",
+    "linear": "action = center + scale * mean",
+}
 
 
 _OUTPUTS = {

@@ -21,8 +21,9 @@ from policyloop.convert.export import (
 from policyloop.convert.foreign_onnx import AdoptedNetwork, adopt_onnx
 from policyloop.convert.mlp_description import MlpDescription, load_description
 from policyloop.convert.mlp_layers import find_layers
-from policyloop.convert.observation_statistics import load_observation_statistics, unclipped_nominal
-from policyloop.convert.pt_file import MAX_PT_BYTES, read_pt
+from policyloop.convert.normalisation import choose_normalisation
+from policyloop.convert.observation_statistics import StatisticsOf
+from policyloop.convert.pt_file import MAX_PT_BYTES, PtFile, read_pt
 from policyloop.core.features import feature_specs
 from policyloop.core.files import read_file
 from policyloop.core.normalizer import Normalizer
@@ -51,45 +52,50 @@ def import_policy(
     *,
     description: Path | None = None,
     statistics: Path | None = None,
+    statistics_of: StatisticsOf | None = None,
     strict: bool = True,
     version: int = 1,
 ) -> Bundle:
-    """Return the bundle of a policy from a `.pt` or an `.onnx` file.
+    """Return the bundle of a policy from a `.pt`, a `.zip` of stable-baselines3 or an `.onnx` file.
 
     Args:
         path: The file.
         profile: Of the robot that it shall drive.
         description: YAML that says what a `.pt` file does not; see `MlpDescription`.
-        statistics: Of the observations that it was trained on; None = the profile's own centres and scales.
+        statistics: Of the observations that it was trained on; None = those in the `.pt` file, or if there are none
+            the profile's own centres and scales.
+        statistics_of: Which vector they are of; see `choose_normalisation`.
         strict: Refuse a `.pt` file that holds more than the description.
         version: Of the bundle.
 
     Raises:
         StorageError: A file is missing.
-        UsageError: A `.pt` file without a description, an `.onnx` file with one, or some other file.
+        UsageError: A `.pt` file without a description, an `.onnx` file with one, or some other file; or
+            `statistics_of` without statistics.
         ConfigError: The description is wrong.
         VerificationError: The file is damaged, holds code, or weights that are no numbers.
         IncompatibleError: File, description, statistics and profile do not fit together; what does not is named.
     """
-    if path.suffix not in (".pt", ".pth", ".onnx"):
+    if path.suffix not in (".pt", ".pth", ".zip", ".onnx"):
         raise UsageError(f"{path} is neither a .pt nor an .onnx file", "give the file's real ending")
     if (description is None) != (path.suffix == ".onnx"):
         raise UsageError(
             f"{path}: a .pt file needs --network, an .onnx file describes itself", "see docs/import.md for an example"
         )
     data = read_file(path, MAX_FILE_BYTES if path.suffix == ".onnx" else MAX_PT_BYTES)
-    if statistics is None:
-        normalizer, known = unclipped_nominal(profile), "the profile's, without a clip"
-    else:
-        normalizer, known = load_observation_statistics(statistics, profile), statistics.name
-    origin = {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "normalisation": known}
-    if description is None:
-        return _from_onnx(data, str(path), profile, normalizer, version, origin)
-    return _from_pt(data, str(path), load_description(description), profile, normalizer, version, origin, strict=strict)
+    described = None if description is None else load_description(description)
+    if described is not None:
+        _check_description(described, profile)
+    file = None if described is None else read_pt(data, str(path))
+    chosen, file = choose_normalisation(path, file, profile, statistics, statistics_of)
+    origin = {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "normalisation": chosen.source}
+    if described is None or file is None:
+        return _from_onnx(data, str(path), profile, chosen.normalizer, version, origin)
+    return _from_pt(file, str(path), described, profile, chosen.normalizer, version, origin, strict=strict)
 
 
 def _from_pt(
-    data: bytes,
+    file: PtFile,
     source: str,
     description: MlpDescription,
     profile: RobotProfile,
@@ -99,8 +105,6 @@ def _from_pt(
     *,
     strict: bool,
 ) -> Bundle:
-    _check_description(description, profile)
-    file = read_pt(data, source)
     layers = find_layers(file, source, description, strict=strict)
     network = MlpNetwork(
         profile,

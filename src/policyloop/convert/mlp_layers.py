@@ -14,6 +14,8 @@ from policyloop.errors import IncompatibleError, VerificationError
 __all__ = ["MlpLayers", "find_layers"]
 
 _SHOWN = 3
+_TRUNKS_AND_HEADS = (("mlp_extractor.policy_net", "action_net"), ("actor.latent_pi", "actor.mu"))
+"""Where stable-baselines3 has the hidden layers and the last one: PPO and A2C, SAC."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,10 @@ def _candidates(tensors: dict[str, Tensor], prefix: str) -> list[MlpLayers]:
         parts = name.split(".")[:-1]
         prefixes |= {".".join(parts[:count]) + ".": None for count in range(1, len(parts))}
     found: dict[frozenset[str], MlpLayers] = {}
+    for trunk, head in _TRUNKS_AND_HEADS:
+        below = [name for name in weights if name.startswith(f"{trunk}.")]
+        if below and f"{head}.weight" in weights and trunk.startswith(prefix):
+            found[frozenset({*below, head})] = MlpLayers(f"{trunk}.", (*_ordered(below, f"{trunk}."), f"{head}.weight"))
     for begin in sorted(prefixes, key=len):
         below = [name for name in weights if name.startswith(begin)]
         if below and begin.startswith(root):

@@ -1,6 +1,6 @@
 """A stand-in for your simulation of a Lite3: numbers in its profile's order and units, made of noise. Nothing walks.
 
-`reset` and `step` are those of Gymnasium, which this file does without. Episodes end now and then, by a fall or by time.
+`reset` and `step` are those of Gymnasium, which this file does without. Episodes end now and then: by a fall, or late.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class DummyEnv:
         self._rng = np.random.default_rng(0)
         self._over = True
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
         """Stand up; a seed makes everything after it repeatable."""
         if seed is not None:
             self._rng = np.random.default_rng(seed)
@@ -59,7 +61,7 @@ class DummyEnv:
     def _observe(self) -> Observation:
         """Return what a robot senses: raw, in SI units; whatever scales it comes later, from the profile."""
         roll, pitch = self._lean
-        gravity = [math.sin(pitch), -math.cos(pitch) * math.sin(roll), -math.cos(pitch) * math.cos(roll)]
+        gravity = np.array([math.sin(pitch), -math.cos(pitch) * math.sin(roll), -math.cos(pitch) * math.cos(roll)])
         turning_radps = self._rng.normal(0.0, 0.5, 3)
         parts = [turning_radps, gravity, self._wanted, self._joint_pos, self._joint_vel, self._last_action]
         return {"proprio": np.concatenate(parts).astype(np.float32)}

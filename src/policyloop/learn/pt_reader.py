@@ -13,12 +13,14 @@ it does not need: to open files and sockets, to start processes, to grow.
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import os
 import re
 import resource
 import sys
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,10 @@ from safetensors.torch import save as save_tensors
 
 WRAPPERS = ("state_dict", "model_state_dict", "actor_state_dict")
 """Keys under which trainers keep a state dict beside other things; the last is that of rsl_rl since version 4."""
+NORMALIZERS = ("obs_norm_state_dict",)
+"""Keys of state dicts that belong to the network although they stand beside its own: rsl_rl up to version 2."""
+_ZIPPED = "policy.pth"
+"""Where stable-baselines3 keeps the state dict in its `.zip`."""
 
 _HEADER_BYTES = 16 << 20
 
@@ -64,6 +70,7 @@ def _warm_up() -> None:
     buffer.seek(0)
     torch.load(buffer, map_location="cpu", weights_only=True)
     save_tensors({"x": torch.zeros(1)})
+    codecs.lookup("cp437")  # of names in archives
 
 
 def _give_up_rights(limits: dict[str, int]) -> None:
@@ -80,14 +87,22 @@ def _give_up_rights(limits: dict[str, int]) -> None:
 
 
 def _state_dict(data: bytes) -> Mapping[Any, Any]:
-    """Return the state dict of a TorchScript archive, or what a file of `torch.save` holds."""
+    """Return the state dict of a TorchScript archive, or what a file of `torch.save` holds; or one in a `.zip`."""
+    if data.startswith(b"PK") and _ZIPPED.encode() in data:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if _ZIPPED in archive.namelist():
+                data = archive.read(_ZIPPED)
     if data.startswith(b"PK") and b"/constants.pkl" in data:
         scripted: Mapping[Any, Any] = torch.jit.load(io.BytesIO(data), map_location="cpu").state_dict()
         return scripted
     loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     if not isinstance(loaded, Mapping):
         raise Refused(f"it holds a {type(loaded).__name__}, not a state dict")
-    return next((loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)), loaded)
+    wrapped = next((loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
+    if wrapped is None:
+        return loaded
+    beside = {key: loaded[key] for key in NORMALIZERS if isinstance(loaded.get(key), Mapping)}
+    return {**wrapped, **{f"{key}.{name}": value for key, table in beside.items() for name, value in table.items()}}
 
 
 def _portable(found: Collection[torch.Tensor], limit_bytes: int) -> dict[str, torch.Tensor]:
