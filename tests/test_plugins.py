@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from policyloop.errors import ConfigError
-from policyloop.plugins import load_factory
+from policyloop.plugins import load_driver, load_factory
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +23,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_factory_in_the_working_directory_is_found() -> None:
     assert load_factory("my_robot:make", "--env")() == 42
+
+
+def test_what_drives_is_a_function_that_a_function_returns_or_an_object_that_can_be_called(tmp_path: Path) -> None:
+    (tmp_path / "my_robot.py").write_text(
+        "def make():\n    return abs\nclass Sign:\n    def __call__(self, x):\n        return -x\nclass Mute: pass\n"
+    )
+    assert load_driver("my_robot:make", "--policy")(-3) == 3
+    assert load_driver("my_robot:Sign", "--policy")(3) == -3
+    with pytest.raises(ConfigError, match="my_robot:Mute made a Mute, which cannot be called"):
+        load_driver("my_robot:Mute", "--policy")
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,8 @@ def test_model_version_names_the_files_by_their_hashes(exported: Bundle) -> None
     assert plain["onnx_hash"] == hashlib.sha256(exported.files[NETWORK_NAME]).hexdigest()
     assert (plain["rknn_hash"], plain["quant_dataset"]) == ("", "")
     assert (plain["model"], plain["version"], plain["export_time"]) == ("spatial", 7, exported.manifest.created)
+    assert plain["obs_stats"]["mean"] == list(exported.manifest.normalizer.mean)
+    assert plain["obs_stats"]["std"] == list(exported.manifest.normalizer.std)
     about = exported.revised(conversion=conversion).manifest
     converted = json.loads(build_bundle(about, {**exported.files, RKNN_NAME: b"RKNN"}).files["model_version.json"])
     assert converted["rknn_hash"] == hashlib.sha256(b"RKNN").hexdigest()

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
-from policyloop.bundle.build import Bundle
-from policyloop.bundle.manifest import NETWORK_NAME
+from policyloop.bundle.build import Bundle, build_bundle
+from policyloop.bundle.manifest import NETWORK_NAME, RKNN_NAME, Conversion
 from policyloop.bundle.store import Store
 from policyloop.bundle.verify import open_bundle
 from policyloop.core.files import write_directory
+from policyloop.core.normalizer import Normalizer
 from policyloop.core.profile import RobotProfile
 from policyloop.errors import SafetyRefusal, StorageError, UsageError
 
@@ -36,6 +40,24 @@ def test_an_added_bundle_is_whole_and_not_yet_active(mini: RobotProfile, exporte
     assert open_bundle(path, mini).manifest == exported.manifest
     assert store.versions() == [path]
     assert store.current is None
+
+
+def test_every_version_is_a_whole_archive(exported: Bundle, tmp_path: Path) -> None:
+    conversion = Conversion(
+        target="rk3588", precision="int8", toolkit="2.5.0", calibration_digest="c" * 64, reason="it passed", errors={}
+    )
+    about = exported.revised(conversion=conversion).manifest
+    store = Store(tmp_path / "models")
+    store.activate(store.add(build_bundle(about, {**exported.files, RKNN_NAME: b"RKNN"})))
+    version = tmp_path / "models" / "current"
+    names = {"policy.onnx", "policy.rknn", "golden.npz", "manifest.json", "model_version.json", "MODEL_CARD.md"}
+    assert {path.name for path in version.iterdir()} == names
+    described = json.loads((version / "model_version.json").read_bytes())
+    for key, name in (("onnx_hash", NETWORK_NAME), ("rknn_hash", RKNN_NAME)):
+        assert described[key] == hashlib.sha256((version / name).read_bytes()).hexdigest()
+    assert (described["model"], described["quant_dataset"]) == ("spatial", "c" * 64)
+    assert described["export_time"] == exported.manifest.created
+    assert msgspec.convert(described["obs_stats"], Normalizer) == exported.manifest.normalizer
 
 
 def test_activation_moves_current_from_one_bundle_to_the_next_and_back(exported: Bundle, tmp_path: Path) -> None:

@@ -15,8 +15,11 @@ from policyloop.cli import app
 
 COMMANDS = [
     (),
+    ("calibrate",),
     ("demo",),
     ("evaluate",),
+    ("example",),
+    ("example", "lite3"),
     ("export",),
     ("gateway",),
     ("import",),
@@ -106,7 +109,7 @@ def test_a_usage_error_exits_with_2(
 @pytest.mark.parametrize(
     ("profile", "said"),
     [
-        pytest.param("submarine", "use one of rover, rover-mini", id="no such name"),
+        pytest.param("submarine", "use one of lite3, rover, rover-mini", id="no such name"),
         pytest.param("missing.toml", "missing.toml does not exist", id="no such file"),
         pytest.param("broken.toml", "not valid TOML", id="not TOML"),
         pytest.param("misspelt.toml", "unknown field `nme`", id="a misspelt key"),

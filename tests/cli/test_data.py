@@ -127,7 +127,7 @@ def test_calibrate_records_in_the_users_own_simulation(
     (tmp_path / "calibration_plugin.py").write_text(PLUGIN)
     code, out, err = policyloop(
         *("calibrate", "--env", "calibration_plugin:rover", "--policy", "calibration_plugin:forward"),
-        *("--output", "rover", "--count", 5, "--interval", 3),
+        *("--output", "rover", "--samples", 5, "--interval", 3),
     )
     assert (code, out) == (0, "5 observations in rover\n"), err
     samples = [load_sample(path, mini) for path in sample_paths(tmp_path / "rover")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -50,6 +51,32 @@ def test_a_checkpoint_of_another_trainer_becomes_a_bundle(import_pt: Call, polic
     assert "output: taken as before tanh" in out
     code, out, err = policyloop("bundle", "inspect", "bundle")
     assert (code, "version 4" in out, "network imported" in out) == (0, True, True), err
+
+
+def test_statistics_are_of_what_is_sensed_or_of_what_is_scaled(import_pt: Call) -> None:
+    np.savez("obs_stats.npz", mean=np.full(8, 2.0), std=np.full(8, 4.0))
+    code, out, err = import_pt("--obs-stats", "obs_stats.npz", "--obs-stats-of", "scaled")
+    assert (code, "normalisation: obs_stats.npz, of scaled observations" in out) == (0, True), err
+    found = json.loads(Path("bundle/manifest.json").read_bytes())["normalizer"]
+    assert (found["mean"], found["std"]) == ([1.0] * 6 + [2.1] * 2, [2.0] * 6 + [4.0] * 2)
+
+
+@pytest.mark.parametrize(("of", "said"), [("raw", "use sensed or scaled"), ("scaled", "holds no statistics")])
+def test_a_word_about_statistics_that_makes_no_sense_exits_with_2(import_pt: Call, of: str, said: str) -> None:
+    code, _, err = import_pt("--obs-stats-of", of)
+    assert (code, said in err, Path("bundle").exists()) == (2, True, False), err
+
+
+def test_one_command_gives_a_signed_bundle(import_pt: Call, policyloop: Call, walker_file: Path) -> None:
+    code, _, err = import_pt("--sign", "keys")
+    assert (code, Path("bundle").exists()) == (3, False), err
+    policyloop("keys", "new", "ada", "--signing", "--keys", "keys")
+    public = policyloop("keys", "show", "--signing", "--keys", "keys")[1].split()[1]
+    policyloop("keys", "allow", "ada", public, "--signing", "--keys", "keys")
+    code, _, err = import_pt("--sign", "keys")
+    assert code == 0, err
+    code, out, err = policyloop("bundle", "verify", "bundle", "--keys", "keys", "--profile", walker_file)
+    assert (code, "signed by ada" in out) == (0, True), err
 
 
 def test_a_rover_drives_with_an_imported_policy(folder: Path, policyloop: Call) -> None:

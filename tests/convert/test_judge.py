@@ -68,7 +68,7 @@ def test_the_gate_passes_up_to_its_limits_and_names_what_is_beyond(mini: RobotPr
 def test_float16_must_also_keep_the_output_itself(mini: RobotProfile) -> None:
     assert verdict(mini, [[3.0, 0.0]], [[3.004, 0.0]], "float16").failures == []
     failures = verdict(mini, [[3.0, 0.0]], [[3.01, 0.0]], "float16").failures
-    assert failures == ["output before tanh: worst error 1.0e-02, at most 0.005"]
+    assert failures == ["the network's output: worst error 1.0e-02, at most 0.005"]
     assert verdict(mini, [[3.0, 0.0]], [[3.01, 0.0]], "int8").failures == []
 
 

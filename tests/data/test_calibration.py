@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from policyloop.core.calibration import load_sample, sample_paths
+from policyloop.core.calibration import load_inputs, load_sample, sample_paths
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step
-from policyloop.data.calibration import choose_calibration
+from policyloop.data.calibration import choose_calibration, record_calibration
 from policyloop.errors import UsageError
 from policyloop.link.journal import Journal
 from policyloop.wire.codec import encode_step
@@ -73,3 +74,29 @@ def test_a_folder_that_holds_something_is_refused(drive: Journal, tmp_path: Path
 def test_an_empty_journal_is_refused(mini: RobotProfile, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no steps"):
         choose_calibration(Journal(tmp_path / "empty", mini, writable=True), tmp_path / "set")
+
+
+class ShortEpisodes:
+    """An environment whose episodes last four steps; observations name episode and step."""
+
+    def __init__(self) -> None:
+        self.episode, self.step_number = -1, 4
+
+    def reset(self, *, seed: int | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        self.episode, self.step_number = self.episode + 1, 0
+        return self._see(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        assert self.step_number < 4, "stepped after the end of an episode"
+        self.step_number += 1
+        over = self.step_number == 4
+        return self._see(), 0.0, over and self.episode % 2 == 0, over and self.episode % 2 == 1, {}
+
+    def _see(self) -> np.ndarray:
+        return np.array([self.episode, self.step_number], np.float32)
+
+
+def test_an_environment_is_reset_whenever_an_episode_ends(tmp_path: Path) -> None:
+    record_calibration(ShortEpisodes(), lambda observation: observation, tmp_path / "set", 6, interval=3)
+    seen = [load_inputs(path, ["obs"])["obs"].tolist() for path in sample_paths(tmp_path / "set")]
+    assert seen == [[0, 0], [0, 3], [1, 2], [2, 1], [3, 0], [3, 3]]  # an end is seen by nobody: reset comes at once

@@ -71,7 +71,7 @@ def build_bundle(about: Manifest, files: Mapping[str, bytes]) -> Bundle:
 
 
 def _version(about: Manifest, files: Mapping[str, bytes]) -> bytes:
-    """Return `model_version.json` (row S34)."""
+    """Return `model_version.json` (row S34): what other tools want to know without reading a manifest."""
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     conversion = about.conversion
     table = {
@@ -85,6 +85,7 @@ def _version(about: Manifest, files: Mapping[str, bytes]) -> bytes:
         "quant_precision": conversion.precision if conversion else "",
         "toolkit": conversion.toolkit if conversion else "",
         "target": conversion.target if conversion else "",
+        "obs_stats": {"mean": about.normalizer.mean, "std": about.normalizer.std, "clip": about.normalizer.clip},
         "export_time": about.created,
     }
     return msgspec.json.format(msgspec.json.encode(table), indent=2) + b"\n"
@@ -111,7 +112,7 @@ def _card(about: Manifest) -> str:
         "",
         "## What was checked",
         "",
-        f"- onnxruntime and the trained network differ by at most {about.parity.max_abs_error:.1e} before tanh, "
+        f"- onnxruntime and the trained network differ by at most {about.parity.max_abs_error:.1e} in their outputs, "
         f"on {about.parity.observations} observations",
         *_converted(about),
         "",

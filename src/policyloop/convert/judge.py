@@ -88,7 +88,7 @@ def judge(
     ]
     failures = [text for entry in entries for text in _objections(entry, thresholds)]
     if precision == "float16" and not error.max() <= thresholds.output_abs:
-        failures.append(f"output before tanh: worst error {error.max():.1e}, at most {thresholds.output_abs:g}")
+        failures.append(f"the network's output: worst error {error.max():.1e}, at most {thresholds.output_abs:g}")
     if not np.isfinite(found).all():
         failures.insert(0, "the converted network answers with numbers that are not finite")
     order = np.argsort(-(cost / ranges).max(axis=1))[:_WORST]
