@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -17,7 +19,7 @@ from policyloop.bundle.build import Bundle
 from policyloop.bundle.store import Store
 from policyloop.convert.importer import import_policy
 from policyloop.convert.onnx_graph import GraphWriter
-from policyloop.core.profile import load_profile
+from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.step import Observation
 from policyloop.errors import IncompatibleError, UsageError, VerificationError
 from policyloop.runtime.policy import Policy
@@ -174,6 +176,12 @@ def test_an_onnx_file_drives_with_the_profiles_scales(tmp_path: Path) -> None:
     check_drives(import_policy(tmp_path / "policy.onnx", LITE3), ACTOR, tmp_path)
 
 
+def trainers() -> ModuleType:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its imports
+        return importlib.import_module("stable_baselines3")
+
+
 class Legs(gymnasium.Env[Any, Any]):
     """As much of an environment as a trainer asks for before it trains."""
 
@@ -183,12 +191,9 @@ class Legs(gymnasium.Env[Any, Any]):
 
 @pytest.mark.parametrize("kind", ["policy.zip", "policy.pth"])
 def test_stable_baselines3_is_read_as_it_saves(kind: str, tmp_path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its imports
-        from stable_baselines3 import PPO
     torch.manual_seed(0)
     layers = {"net_arch": {"pi": [32, 16], "vf": [24]}, "activation_fn": nn.ELU}
-    model = PPO("MlpPolicy", Legs(), policy_kwargs=layers, n_steps=8, batch_size=8, device="cpu")
+    model = trainers().PPO("MlpPolicy", Legs(), policy_kwargs=layers, n_steps=8, batch_size=8, device="cpu")
     with torch.no_grad():
         model.policy.action_net.weight *= 100  # it begins with next to nothing
     if kind == "policy.zip":
@@ -199,6 +204,34 @@ def test_stable_baselines3_is_read_as_it_saves(kind: str, tmp_path: Path) -> Non
     assert bundle.manifest.training["tensors"].startswith("mlp_extractor.policy_net.0.weight")
     assert bundle.manifest.training["tensors"].endswith("action_net.weight, action_net.bias")
     check_drives(bundle, lambda x: model.policy.action_net(model.policy.mlp_extractor.forward_actor(x)), tmp_path)
+
+
+class Arm(gymnasium.Env[Any, Any]):
+    """The same of a robot whose actions go through a tanh, of the sizes of the walker."""
+
+    observation_space = gymnasium.spaces.Box(-10, 10, (8,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+
+
+@pytest.mark.parametrize(("algorithm", "more"), [("SAC", ""), ("TD3", "output: tanh\nprefix: actor.mu\n")])
+def test_networks_that_end_in_tanh_come_as_stable_baselines3_saves_them(
+    algorithm: str, more: str, walker: RobotProfile, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    kind = getattr(trainers(), algorithm)
+    model = kind("MlpPolicy", Arm(), policy_kwargs={"net_arch": [32, 16]}, buffer_size=10, device="cpu")
+    model.save(tmp_path / "policy.zip")
+    (tmp_path / "net.yaml").write_text("obs_dim: 8\nact_dim: 3\nhidden_sizes: [32, 16]\nactivation: relu\n" + more)
+    np.savez(tmp_path / "obs_stats.npz", mean=np.zeros(8), std=np.ones(8))
+    found: dict[str, Path] = {"description": tmp_path / "net.yaml", "statistics": tmp_path / "obs_stats.npz"}
+    bundle = import_policy(tmp_path / "policy.zip", walker, strict=False, **found)
+    sensed = np.linspace(-2, 3, 8, dtype=np.float32)
+    answer = model.predict(sensed, deterministic=True)[0]
+    assert np.abs(answer).max() > 0.02
+    policy = Policy.load(Store(tmp_path / "store").add(bundle), walker)
+    action = policy.act(Observation({"proprio": sensed}, 0))
+    policy.close()
+    np.testing.assert_allclose(action.values, walker.action_center + walker.action_half_range * answer, atol=1e-5)
 
 
 def test_an_archive_without_a_policy_in_it_is_refused(tmp_path: Path) -> None:
