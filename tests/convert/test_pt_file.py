@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,15 @@ def test_memory_is_limited() -> None:
     data = saved({"0.weight": torch.ones(1).expand(50 << 20)})
     with pytest.raises(VerificationError, match=r"memory|Memory|SIG"):
         read_pt(data, "policy.pt", PtLimits(memory_bytes=64 << 20))
+
+
+def test_an_archive_that_unpacks_to_more_than_the_memory_is_refused() -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("policy.pth", bytes(200 << 20))
+    assert len(buffer.getvalue()) < 1 << 20
+    with pytest.raises(VerificationError, match=r"Memory|SIG"):
+        read_pt(buffer.getvalue(), "policy.zip", PtLimits(memory_bytes=64 << 20))
 
 
 @pytest.mark.parametrize(
