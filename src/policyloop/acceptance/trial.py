@@ -143,12 +143,14 @@ def _arenas(
     """Return where to drive, or why it is not done."""
     if bundle is None or profile is None:
         return None, "the network does not say which robot it drives"
-    if profile.camera is None and profile.joints is None:
-        return None, f"there is no simulator for profile '{profile.name}'"
     if not seeds:
         return None, "--episodes 0"
     try:
         from policyloop.acceptance.driving import Arenas
+        from policyloop.sim.machine import why_not_simulated
+
+        if why := why_not_simulated(profile):
+            return None, why
     except ImportError as error:  # a board has no simulator
         return None, f"{error.name} is not installed: pip install 'policyloop[sim]'"
     return Arenas(network, calibration, bundle, profile, seeds), ""

@@ -232,7 +232,8 @@ class Actor:
             if now_ns > deadline_ns + period_ns:
                 skipped = (now_ns - deadline_ns) // period_ns
                 self._missed += skipped
-                self._warn(f"{skipped} ticks were missed: this one began late, or took {(now_ns - started_ns) * 1e-6:.0f} ms")
+                took_ms = (now_ns - started_ns) * 1e-6
+                self._warn(f"{skipped} ticks were missed: this one began late, or took {took_ms:.0f} ms")
                 deadline_ns += skipped * period_ns
 
     def _wait(self, deadline_ns: int) -> int:
