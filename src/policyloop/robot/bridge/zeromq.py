@@ -23,6 +23,8 @@ _ALIVE_NS = 1_000_000_000
 """Who was heard from within this time is the controller; after it, somebody else may be."""
 _QUEUE = 4
 """Messages of a peer that ZeroMQ holds, each way."""
+_HANDSHAKE = 256
+"""ZeroMQ holds its own greeting to the limit for messages, bytes."""
 _MOST_PARTS = 3
 """A routing id, the empty frame of a REQ socket, and the state."""
 
@@ -69,7 +71,7 @@ class ZeroMqBridge:
             (zmq.LINGER, 0),
             (zmq.RCVHWM, _QUEUE),
             (zmq.SNDHWM, _QUEUE),
-            (zmq.MAXMSGSIZE, 4 + 4 * self._floats),
+            (zmq.MAXMSGSIZE, max(4 + 4 * self._floats, _HANDSHAKE)),
         ):
             self._socket.setsockopt(option, value)
         try:
