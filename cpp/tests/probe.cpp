@@ -2,10 +2,14 @@
 //
 //   probe open FILE                 open it; prints what is wrong, or "fine"
 //   probe read FILE N               read the owner's record N times as fast as possible; prints how many were torn
+//   probe race N                    the same, against a writer of its own in another process
 //   probe write FILE SECONDS        write states as fast as possible: each full of one number, which is its flags too
 //   probe watch FILE SECONDS HZ     obey commands; prints when driving begins and ends
 //   probe latency FILE N MS         busily wait for N commands that are valid for MS; prints each one's age, ns
 //   probe frames unix|tcp WHERE N   ask N times; prints what came
+#include <sys/wait.h>
+
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -25,7 +29,7 @@ void rest(std::int64_t ns) {
   nanosleep(&time, nullptr);
 }
 
-int read_busily(const SharedFile& file, long long reads) {
+int read_busily(const RecordReader& reader, long long reads) {
   Record record;
   long long intact = 0;
   long long torn = 0;
@@ -35,7 +39,7 @@ int read_busily(const SharedFile& file, long long reads) {
   long long backwards = 0;
   const std::int64_t begun = now_ns();
   while (intact < reads && now_ns() - begun < 300'000'000'000) {
-    if (!file.reader().read(record)) {
+    if (!reader.read(record)) {
       ++busy;
       continue;
     }
@@ -54,6 +58,27 @@ int read_busily(const SharedFile& file, long long reads) {
   std::printf("{\"reads\": %lld, \"torn\": %lld, \"backwards\": %lld, \"gave_up\": %lld, \"records\": %lld, \"ns\": %lld}\n",
               intact, torn, backwards, busy, changes, static_cast<long long>(now_ns() - begun));
   return torn == 0 && backwards == 0 && intact == reads ? 0 : 1;
+}
+
+int race(long long reads) {
+  void* memory = mmap(nullptr, record_bytes(kTargets), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return 1;
+  const pid_t reading = getpid();
+  const pid_t writing = fork();
+  if (writing < 0) return 1;
+  if (writing == 0) {
+    RecordWriter writer(memory, kTargets);
+    std::array<float, kTargets> values{};
+    for (std::int64_t n = 0; getppid() == reading; ++n) {
+      values.fill(static_cast<float>(n % 4096));
+      writer.write(n, 0, values.data());
+    }
+    _exit(0);
+  }
+  const int wrong = read_busily(RecordReader(memory, kTargets), reads);
+  kill(writing, SIGKILL);
+  waitpid(writing, nullptr, 0);
+  return wrong;
 }
 
 int write_busily(SharedFile& file, double seconds) {
@@ -131,13 +156,14 @@ int ask(const std::string& kind, const char* where, long long times) {
 int main(int count, char** words) {
   const std::string what = count > 2 ? words[1] : "";
   if (what == "frames" && count == 5) return ask(words[2], words[3], std::atoll(words[4]));
+  if (what == "race") return race(std::atoll(words[2]));
   Error error = Error::none;
   auto file = SharedFile::open(count > 2 ? words[2] : "", {kStates, kTargets, {}}, error);
   if (!file || what == "open") {
     std::printf("%s\n", text(error));
     return file ? 0 : 1;
   }
-  if (what == "read" && count == 4) return read_busily(*file, std::atoll(words[3]));
+  if (what == "read" && count == 4) return read_busily(file->reader(), std::atoll(words[3]));
   if (what == "write" && count == 4) return write_busily(*file, std::atof(words[3]));
   if (what == "watch" && count == 5) return watch(*file, std::atof(words[3]), std::atof(words[4]));
   if (what == "latency" && count == 5) return latency(*file, std::atoll(words[3]), std::atof(words[4]));

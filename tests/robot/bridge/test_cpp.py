@@ -93,6 +93,11 @@ def test_what_python_made_is_opened_and_what_is_damaged_is_refused(
     assert "cannot be opened" in opened(programs, tmp_path / "nothing")
 
 
+def test_cpp_reads_no_torn_record_of_a_busy_cpp_writer(programs: Path) -> None:
+    report = json.loads(run(programs / "probe", "race", 300_000))
+    assert report["torn"] == report["backwards"] == 0 and report["records"] > 100
+
+
 def test_cpp_reads_no_torn_record_of_a_busy_python_writer(programs: Path, owned: SharedFile, tmp_path: Path) -> None:
     owned.writer.write(0, 0, np.zeros(12, np.float32))
     with started(programs / "probe", "read", tmp_path / "robot", 300_000) as probe:
@@ -404,3 +409,23 @@ def test_the_example_walks_through_a_socket(programs: Path, robot: Robot, tmp_pa
         walk(robot, reply)
         bridge.close()
         tick_until(robot, lambda: robot.mode == DAMPING)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_all_that_with_sanitizers(
+    built: Callable[[str], Path],
+    sanitizer: str,
+    owned: SharedFile,
+    robot: Robot,
+    command: Callable[..., None],
+    places: np.ndarray,
+    tmp_path: Path,
+) -> None:
+    programs = built(sanitizer)
+    test_what_python_made_is_opened_and_what_is_damaged_is_refused(programs, owned, tmp_path)
+    test_random_bytes_in_the_record_are_never_obeyed(programs, owned, tmp_path)
+    test_the_frame_client_and_the_bridge_understand_each_other(programs, tmp_path, places, "tcp")
+    test_the_frame_client_is_told_when_sizes_differ(programs, tmp_path)
+    test_the_example_stands_up_walks_and_damps_when_the_program_is_silent(programs, owned, robot, command, tmp_path)
+    test_the_example_walks_through_a_socket(programs, robot, tmp_path, places)
