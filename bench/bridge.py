@@ -26,6 +26,9 @@ from policyloop.robot.bridge.shared_memory import SharedMemoryBridge
 CPP = Path(__file__).parents[1] / "cpp"
 MS = 1_000_000
 TICK_S = 0.012
+LAYERS = [
+    np.full((rows, columns), 0.01, np.float32) for columns, rows in ((45, 512), (512, 256), (256, 128), (128, 12))
+]
 
 
 def bridge(path: Path) -> SharedMemoryBridge:
@@ -75,6 +78,14 @@ def torn(probe: Path, folder: Path, reads: int) -> None:
         )
 
 
+def policy() -> np.ndarray:
+    """Do what a tick does before it writes: a network of 45-512-256-128-12."""
+    values = np.ones(45, np.float32)
+    for layer in LAYERS:
+        values = np.tanh(layer @ values)
+    return values
+
+
 def latency(probe: Path, folder: Path, commands: int, *, pinned: bool) -> None:
     """Print how long a command takes from the call of `write` to the reader in C++, which waits busily."""
     side = bridge(folder / "latency")
@@ -89,7 +100,7 @@ def latency(probe: Path, folder: Path, commands: int, *, pinned: bool) -> None:
             if reader.poll() is not None:
                 break
             time.sleep(TICK_S)
-            values = (0.1 + sequence / 1e6,) * 12
+            values = tuple(policy().tolist())
             side.write(TimedCommand(Command(values), sequence, time.monotonic_ns() + 50 * MS))
         ages_us = np.array(reader.stdout.read().split(), float) / 1e3
     os.sched_setaffinity(0, cores)

@@ -72,7 +72,7 @@ inline std::uint32_t crc32(const void* data, std::size_t bytes, std::uint32_t be
 }
 
 constexpr std::size_t aligned(std::size_t bytes) noexcept { return (bytes + 63) / 64 * 64; }
-constexpr std::size_t record_bytes(std::uint32_t floats) noexcept { return 64 + aligned(std::size_t{4} * floats); }
+constexpr std::size_t record_bytes(std::uint32_t floats) noexcept { return aligned(40 + std::size_t{4} * floats); }
 
 // What one side tells the other. `time_ns` is CLOCK_MONOTONIC: of capture (states), until when it is valid (commands).
 struct Record {
@@ -88,17 +88,22 @@ namespace detail {
 // The lock is the first word; everything else is copied word by word. Acquire on every load and release on every store
 // is what keeps the copy between its two locks without a fence, which ThreadSanitizer would not understand.
 struct RawHead {
+  std::uint32_t crc;
+  std::uint32_t count;
   std::uint64_t counter;
   std::int64_t time_ns;
   std::uint32_t flags;
-  std::uint32_t count;
-  std::uint32_t crc;
-  std::uint32_t unused[5];
+  std::uint32_t unused;
 };
-static_assert(sizeof(RawHead) == 48);
-constexpr std::size_t kCovered = 24;      // bytes of the head under the checksum
-constexpr std::size_t kHeadWords = 4;     // words of the head that are in use
-constexpr std::size_t kFloatsAtWord = 8;  // from the record's beginning
+static_assert(sizeof(RawHead) == 32);
+constexpr std::size_t kHeadWords = 4;
+constexpr std::size_t kFloatsAtWord = 5;  // from the record's beginning
+
+// Over everything behind the lock but itself.
+inline std::uint32_t checksum(const RawHead& head, const float* values) noexcept {
+  const std::uint32_t begun = crc32(reinterpret_cast<const unsigned char*>(&head) + 4, sizeof(head) - 4);
+  return crc32(values, std::size_t{4} * head.count, begun);
+}
 
 inline std::uint64_t load(const std::uint64_t* word, int order) noexcept { return __atomic_load_n(word, order); }
 inline void store(std::uint64_t* word, std::uint64_t value, int order) noexcept {
@@ -139,8 +144,7 @@ class RecordReader {
     detail::RawHead head{};
     std::memcpy(&head, head_words.data(), sizeof(head_words));
     if (head.counter == 0 || head.count != floats_) return false;
-    const std::uint32_t crc = crc32(record.values.data(), std::size_t{4} * floats_, crc32(&head, detail::kCovered));
-    if (crc != head.crc) return false;
+    if (detail::checksum(head, record.values.data()) != head.crc) return false;
     record.counter = head.counter;
     record.time_ns = head.time_ns;
     record.flags = head.flags;
@@ -164,8 +168,8 @@ class RecordWriter {
   }
 
   void write(std::int64_t time_ns, std::uint32_t flags, const float* values) noexcept {
-    detail::RawHead head{++counter_, time_ns, flags, floats_, 0, {}};
-    head.crc = crc32(values, std::size_t{4} * floats_, crc32(&head, detail::kCovered));
+    detail::RawHead head{0, floats_, ++counter_, time_ns, flags, 0};
+    head.crc = detail::checksum(head, values);
     // Also if a killed writer left it odd.
     const std::uint64_t odd = (detail::load(words_, __ATOMIC_RELAXED) + 1) | 1U;
     detail::store(words_, odd, __ATOMIC_RELAXED);

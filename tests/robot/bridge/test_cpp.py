@@ -127,7 +127,7 @@ def test_random_bytes_in_the_record_are_never_obeyed(programs: Path, owned: Shar
         with (tmp_path / "robot").open("r+b", buffering=0) as file:
             while probe.poll() is None:
                 file.seek(owned.header.owner_offset)
-                garbage = rng.bytes(64 + 48)
+                garbage = rng.bytes(40 + 48)
                 file.write(bytes([garbage[0] & 0xFE]) + garbage[1:])
         assert probe.stdout.read() == ""
 
@@ -190,7 +190,7 @@ def test_a_writer_killed_in_the_middle_of_a_record_ends_in_damping(
             lock = int.from_bytes(file.read(8), "little")
             file.seek(owned.header.owner_offset)
             file.write((lock | 1).to_bytes(8, "little"))
-            file.seek(owned.header.owner_offset + 64)
+            file.seek(owned.header.owner_offset + 40)
             file.write(b"\xff" * 20)
         until_told("damp")
         until_told("drive", command)  # the next one repairs the lock

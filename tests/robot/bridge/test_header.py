@@ -12,8 +12,8 @@ GAINS = {"kp": (30.0, 20.5), "kd": (1.0, 0.5), "pose": (-0.5, 1.25)}
 
 def test_the_layout_is_the_documented_one() -> None:
     header = Header(owner_floats=12, guest_floats=33, kp=(30.0,) * 12, kd=(1.0,) * 12, pose=(0.5,) * 12)
-    # 128 + 3 * 12 * 4 = 272 -> 320; a record of 12 takes 64 + 64 bytes, one of 33 takes 64 + 192.
-    assert (header.owner_offset, header.guest_offset, header.file_bytes) == (320, 448, 704)
+    # 128 + 3 * 12 * 4 = 272 -> 320; a record of 12 takes 40 + 48 -> 128 bytes, one of 33 takes 40 + 132 -> 192.
+    assert (header.owner_offset, header.guest_offset, header.file_bytes) == (320, 448, 640)
     data = header.encode()
     assert len(data) == 320 and data[:12] == b"PLOOPBRG\x01\0\0\0"
     assert data[16:28] == bytes([12, 0, 0, 0, 33, 0, 0, 0, 12, 0, 0, 0])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 import time
 
 import numpy as np
@@ -42,9 +41,9 @@ def test_there_is_nothing_before_the_first_write_and_counters_grow() -> None:
     assert counters == [counters[0], counters[0] + 1, counters[0] + 2]
 
 
-@pytest.mark.parametrize("values", [[1.0], [1.0, 2.0, 3.0, 4.0], [[1.0, 2.0, 3.0]], 1.0])
+@pytest.mark.parametrize("values", [[1.0], [1.0, 2.0, 3.0, 4.0], [[1.0, 2.0, 3.0]], 1.0, [1.0, 2.0, 1e39]])
 def test_a_record_of_another_size_is_not_written(values: object) -> None:
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(ValueError, match="no 3 numbers"):
         RecordWriter(memory(3), 3).write(0, 0, values)
 
 
@@ -52,19 +51,19 @@ def test_every_flipped_byte_is_noticed() -> None:
     place = memory(5)
     RecordWriter(place, 5).write(17, 1, [1, 2, 3, 4, 5])
     reader = RecordReader(place, 5)
-    for at in [*range(8, 36), *range(64, 84)]:
+    for at in range(8, 40 + 20):
         place[at] ^= 0x20
         assert reader.read() is None
         place[at] ^= 0x20
     assert reader.read() is not None
 
 
-@given(st.binary(min_size=128, max_size=128))
+@given(st.binary(min_size=64, max_size=64))
 def test_random_bytes_are_no_record(data: bytes) -> None:
     assert RecordReader(memoryview(bytearray(data)), 5).read() is None
 
 
-@pytest.mark.parametrize("written", [0, 1, 8, 27, 60, 75])
+@pytest.mark.parametrize("written", [0, 1, 4, 11, 30, 51])
 def test_a_writer_killed_in_the_middle_is_stale_and_the_next_one_goes_on(written: int) -> None:
     place, other = memory(5), memory(5)
     RecordWriter(place, 5).write(1, 1, [1, 1, 1, 1, 1])
@@ -97,31 +96,6 @@ def test_a_reader_gives_up_soon_while_somebody_writes_for_ever() -> None:
     started_s = time.perf_counter()
     assert RecordReader(place, 1024).read() is None
     assert time.perf_counter() - started_s < 1.0
-
-
-def test_writers_in_several_threads_are_never_seen_half_done() -> None:
-    place = memory(33)
-    writer, reader, stop = RecordWriter(place, 33), RecordReader(place, 33), threading.Event()
-
-    def write(value: float) -> None:
-        while not stop.is_set():
-            writer.write(int(value), 0, np.full(33, value, np.float32))
-
-    threads = [threading.Thread(target=write, args=(value,)) for value in (1.0, 2.0)]
-    for thread in threads:
-        thread.start()
-    try:
-        seen, deadline_s = 0, time.monotonic() + 30
-        while seen < 300 and time.monotonic() < deadline_s:
-            record = reader.read()
-            if record is not None:
-                seen += 1
-                assert (record.values == record.time_ns).all()
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert seen == 300
 
 
 def test_what_a_float32_cannot_hold_is_not_representable() -> None:

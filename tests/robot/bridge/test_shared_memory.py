@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import itertools
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,7 +58,7 @@ def test_a_torn_state_leaves_the_one_before(bridge: SharedMemoryBridge, controll
     controller.writer.write(123, 0, [1, 2, 3])
     bridge.read()
     with (tmp_path / "robot").open("r+b") as file:
-        file.seek(controller.header.guest_offset + 64)
+        file.seek(controller.header.guest_offset + 40)
         file.write(b"\xff")
     assert bridge.read().captured_ns == 123
 
@@ -108,3 +111,29 @@ def test_places_that_make_no_sense_are_refused(tmp_path: Path, states: list[int]
     with pytest.raises(ConfigError):
         SharedMemoryBridge(tmp_path / "robot", states=np.array(states, np.intp), **SIZES)
     assert not (tmp_path / "robot").exists()
+
+
+def test_threads_that_write_at_the_same_time_are_never_seen_half_done(
+    bridge: SharedMemoryBridge, controller: SharedFile
+) -> None:
+    stop, sequence = threading.Event(), itertools.count(1)
+
+    def write(value: float) -> None:
+        while not stop.is_set():
+            bridge.write(order(next(sequence), value, value))
+
+    threads = [threading.Thread(target=write, args=(value,)) for value in (1.0, 2.0)]
+    for thread in threads:
+        thread.start()
+    try:
+        seen, deadline_s = 0, time.monotonic() + 30
+        while seen < 300 and time.monotonic() < deadline_s:
+            record = controller.reader.read()
+            if record is not None:
+                seen += 1
+                assert record.values.tolist() in ([1, 1], [2, 2])
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert seen == 300

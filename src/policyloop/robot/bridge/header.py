@@ -31,7 +31,7 @@ def _aligned(size: int) -> int:
 
 def record_bytes(floats: int) -> int:
     """Return the size of a record with so many floats, bytes."""
-    return _ALIGNMENT + _aligned(4 * floats)
+    return _aligned(40 + 4 * floats)
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 import struct
-import threading
 import time
 import zlib
+from collections.abc import Iterable
 
 import msgspec
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from policyloop.robot.bridge.header import record_bytes
 
@@ -28,9 +28,9 @@ IN_POLICY_MODE = 1
 
 _BODY = 8
 """The lock is in front of it."""
-_HEAD = struct.Struct("<QqII")
 _CRC = struct.Struct("<I")
-_FLOATS = 64
+_HEAD = struct.Struct("<IQqI4x")
+"""Behind the checksum, which covers it and the floats: count, counter, time, flags."""
 _TRIES = 4
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _WORD = 0xFFFF_FFFF_FFFF_FFFF
@@ -64,7 +64,7 @@ class RecordReader:
         self._floats = floats
         self._memory = memory[: record_bytes(floats)]
         self._lock = self._memory[:_BODY].cast("Q")
-        self._body = self._memory[_BODY : _FLOATS + 4 * floats]
+        self._body = self._memory[_BODY : _BODY + _CRC.size + _HEAD.size + 4 * floats]
 
     def read(self) -> Record | None:
         """Return the newest record; None if there is none, or it is being written or torn after a few tries."""
@@ -87,7 +87,7 @@ class RecordReader:
 
 
 class RecordWriter:
-    """Writes what the other side reads; from any thread, and where a killed writer left off.
+    """Writes what the other side reads; of one thread. Goes on where a killed writer left off.
 
     Args:
         memory: That of the record.
@@ -96,51 +96,47 @@ class RecordWriter:
 
     def __init__(self, memory: memoryview, floats: int) -> None:
         self._floats = floats
+        # One call packs everything: a controller waits for this, and Python is slow when it has slept for a tick.
+        self._covered = struct.Struct(f"{_HEAD.format}{floats}f")
         self._memory = memory[: record_bytes(floats)]
         self._lock = self._memory[:_BODY].cast("Q")
-        self._body = self._memory[_BODY : _FLOATS + 4 * floats]
+        self._body = self._memory[_BODY : _BODY + _CRC.size + self._covered.size]
         left = _decode(bytes(self._body), floats)
         # The clock runs faster than anybody writes: above whatever a killed writer counted to, even if that is torn.
         self._counter = max(time.monotonic_ns(), left.counter if left is not None else 0)
-        self._only_one = threading.Lock()
 
-    def write(self, time_ns: int, flags: int, values: ArrayLike) -> None:
+    def write(self, time_ns: int, flags: int, values: Iterable[float]) -> None:
         """Write the next record.
 
         Raises:
-            ValueError: `values` are not as many as the record has.
+            ValueError: `values` are not as many numbers as the record has, or a float32 cannot hold one.
         """
-        floats = np.asarray(values, "<f4")
-        if floats.shape != (self._floats,):
-            raise ValueError(f"shape {floats.shape}, expected ({self._floats},)")
-        payload = floats.tobytes()
-        with self._only_one:
-            self._counter += 1
-            head = _HEAD.pack(self._counter, time_ns, flags, self._floats)
-            crc = _CRC.pack(zlib.crc32(payload, zlib.crc32(head)))
-            body = b"".join((head, crc, bytes(_FLOATS - _BODY - len(head) - len(crc)), payload))
-            odd = (self._lock[0] + 1 | 1) & _WORD  # also if a killed writer left it odd
-            self._lock[0] = odd
-            self._body[:] = body
-            self._lock[0] = (odd + 1) & _WORD
+        self._counter += 1
+        try:
+            covered = self._covered.pack(self._floats, self._counter, time_ns, flags, *values)
+        except (struct.error, OverflowError, TypeError) as error:
+            raise ValueError(f"no {self._floats} numbers: {error}") from error
+        odd = (self._lock[0] + 1 | 1) & _WORD  # also if a killed writer left it odd
+        self._lock[0] = odd
+        self._body[:] = _CRC.pack(zlib.crc32(covered)) + covered
+        self._lock[0] = (odd + 1) & _WORD
 
     def close(self) -> None:
         """Let go of the memory, after the last write."""
-        with self._only_one:
-            for view in (self._lock, self._body, self._memory):
-                view.release()
+        for view in (self._lock, self._body, self._memory):
+            view.release()
 
 
 def representable(values: tuple[float, ...], floats: int) -> bool:
     """Tell whether these are `floats` numbers that a float32 can hold."""
-    return len(values) == floats and all(math.isfinite(value) and abs(value) <= _LARGEST_FLOAT for value in values)
+    if len(values) != floats or not math.isfinite(sum(values)):
+        return False
+    return min(values) >= -_LARGEST_FLOAT and max(values) <= _LARGEST_FLOAT
 
 
 def _decode(body: bytes, floats: int) -> Record | None:
-    counter, time_ns, flags, count = _HEAD.unpack_from(body)
-    if counter == 0 or count != floats:
+    count, counter, time_ns, flags = _HEAD.unpack_from(body, _CRC.size)
+    if counter == 0 or count != floats or zlib.crc32(body[_CRC.size :]) != _CRC.unpack_from(body)[0]:
         return None
-    payload = body[_FLOATS - _BODY :]
-    if zlib.crc32(payload, zlib.crc32(body[: _HEAD.size])) != _CRC.unpack_from(body, _HEAD.size)[0]:
-        return None
-    return Record(counter, time_ns, flags, np.frombuffer(payload, "<f4").astype(np.float32))
+    values = np.frombuffer(body, "<f4", floats, _CRC.size + _HEAD.size).astype(np.float32)
+    return Record(counter, time_ns, flags, values)
