@@ -5,7 +5,7 @@
 //   probe race N                    the same, against a writer of its own in another process
 //   probe write FILE SECONDS        write states as fast as possible: each full of one number, which is its flags too
 //   probe watch FILE SECONDS HZ     obey commands; prints when driving begins and ends
-//   probe latency FILE N MS         busily wait for N commands that are valid for MS; prints each one's age, ns
+//   probe latency FILE MS           busily wait for commands that are valid for MS; prints each one's age, ns
 //   probe frames unix|tcp WHERE N   ask N times; prints what came
 #include <sys/wait.h>
 
@@ -112,19 +112,17 @@ int watch(const SharedFile& file, double seconds, double hz) {
   return 0;
 }
 
-int latency(const SharedFile& file, long long commands, double valid_ms) {
+int latency(const SharedFile& file, double valid_ms) {
   Record command;
   std::uint64_t newest = 0;
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
   std::printf("ready\n");
-  std::fflush(stdout);
-  while (commands > 0) {
+  while (true) {
     if (!file.reader().read(command) || command.counter == newest) continue;
     const std::int64_t now = now_ns();
     newest = command.counter;
     std::printf("%lld\n", static_cast<long long>(now - (command.time_ns - static_cast<std::int64_t>(valid_ms * 1e6))));
-    --commands;
   }
-  return 0;
 }
 
 int ask(const std::string& kind, const char* where, long long times) {
@@ -166,6 +164,6 @@ int main(int count, char** words) {
   if (what == "read" && count == 4) return read_busily(file->reader(), std::atoll(words[3]));
   if (what == "write" && count == 4) return write_busily(*file, std::atof(words[3]));
   if (what == "watch" && count == 5) return watch(*file, std::atof(words[3]), std::atof(words[4]));
-  if (what == "latency" && count == 5) return latency(*file, std::atoll(words[3]), std::atof(words[4]));
+  if (what == "latency" && count == 4) return latency(*file, std::atof(words[3]));
   return 2;
 }
