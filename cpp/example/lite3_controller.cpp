@@ -161,7 +161,9 @@ class Policy {
   }
 
   void exchange_frames(const Reading& reading, std::int64_t now) noexcept {
-    if (now >= ask_ns_ && client_->send(reading.states.data())) {
+    // A frame says nothing about the age of its state: what is old is not sent.
+    const bool fresh = now - reading.captured_ns <= options_.sensor_timeout_ns;
+    if (fresh && now >= ask_ns_ && client_->send(reading.states.data())) {
       asked_ns_ = now;
       ask_ns_ = now + options_.frame_period_ns;
       waiting_ = true;

@@ -142,3 +142,4 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, full_disk: C
 
 def test_files_of_two_users_do_not_meet() -> None:
     assert shared_path("lite3") == Path(f"/dev/shm/policyloop-{os.getuid()}-lite3")
+    assert shared_path("../My Dog").name == f"policyloop-{os.getuid()}-..-my-dog"

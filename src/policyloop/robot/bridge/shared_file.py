@@ -6,6 +6,7 @@ import errno
 import fcntl
 import mmap
 import os
+import re
 import stat
 import tempfile
 from pathlib import Path
@@ -22,7 +23,8 @@ _LARGEST_HEADER = 16_384
 
 def shared_path(robot: str) -> Path:
     """Return where this user's file for a robot is unless it is said otherwise."""
-    return Path("/dev/shm") / f"policyloop-{os.getuid()}-{robot}"  # noqa: S108  # owner and mode are checked
+    name = re.sub(r"[^a-z0-9._-]", "-", robot.lower())
+    return Path("/dev/shm") / f"policyloop-{os.getuid()}-{name}"  # noqa: S108  # owner and mode are checked
 
 
 class SharedFile:
