@@ -27,12 +27,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from policyloop.bundle.build import Bundle
+from policyloop.bundle.store import Store
 from policyloop.convert.export import export_bundle, probe_features
+from policyloop.convert.importer import import_policy
 from policyloop.convert.toolkit import Toolkit
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.reward import reward_terms
 from policyloop.core.step import Action, Arrays, Behaviour, Command, Source, Stamps, Step, StepRecord
 from policyloop.learn.networks import make_network
+from policyloop.runtime.policy import Policy
 
 hypothesis.settings.register_profile("policyloop", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("policyloop")
@@ -220,6 +223,27 @@ def toolkit() -> Toolkit:
     if problem := found.missing():
         pytest.skip(f"NOT TESTED, {problem}: run `make test`, or `policyloop toolkit install`")
     return found
+
+
+@pytest.fixture(scope="session")
+def lite3() -> RobotProfile:
+    """The quadruped, as it ships."""
+    return load_profile("lite3")
+
+
+@pytest.fixture(scope="session")
+def lite3_policy(lite3: RobotProfile, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Policy]:
+    """The Lite3's vendor's own policy, imported; the test is skipped, loudly, where its file is not.
+
+    It is not ours to give away: policy.onnx of Lite3_rl_deploy 7871b47.
+    """
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "lite3" / "policy.onnx"
+    path = Path(os.environ.get("LITE3_POLICY", beside))
+    if not path.is_file():
+        pytest.skip("NOT TESTED, the Lite3's policy is not here: let LITE3_POLICY be the vendor's policy.onnx")
+    policy = Policy.load(Store(tmp_path_factory.mktemp("lite3")).add(import_policy(path, lite3)), lite3)
+    yield policy
+    policy.close()
 
 
 @pytest.fixture(scope="session")

@@ -119,15 +119,6 @@ def test_a_tanh_at_the_end_is_the_robots_own(walker: RobotProfile, tmp_path: Pat
     assert with_tanh.manifest.training["output"].startswith("tanh;")
 
 
-def test_a_linear_output_is_refused_where_the_profiles_map_is_another(walker: RobotProfile, tmp_path: Path) -> None:
-    with pytest.raises(IncompatibleError, match="output: linear, profile 'walker' has a tanh action map"):
-        import_policy(
-            save(foreign(), tmp_path / "policy.pt"),
-            walker,
-            description=describe(tmp_path / "net.yaml", more="output: linear\n"),
-        )
-
-
 def test_a_description_of_another_robot_is_refused_with_both_numbers(mini: RobotProfile, tmp_path: Path) -> None:
     with pytest.raises(IncompatibleError, match="obs_dim 8, profile 'rover-mini' has 6"):
         import_policy(save(foreign(), tmp_path / "policy.pt"), mini, description=describe(tmp_path / "net.yaml"))
