@@ -179,13 +179,14 @@ class RobotProfile(Table, frozen=True, kw_only=True, dict=True):
     def leaning(self, proprio: NDArray[np.float32]) -> tuple[float, float] | None:
         """Return roll and pitch, rad, from the direction of gravity in the body's frame; None where it has none.
 
-        Gravity is R^T (0, 0, -1) with R = Rz(yaw) Ry(pitch) Rx(roll); upright it is (0, 0, -1).
+        Gravity is R^T (0, 0, -1) with R = Rz(yaw) Ry(pitch) Rx(roll); upright it is (0, 0, -1). Its length is of no
+        consequence: an accelerometer's reading leans as far as a unit vector.
         """
         gravity = self.proprio_slice("projected_gravity")
         if gravity is None:
             return None
         x, y, z = (float(value) for value in proprio[gravity])
-        return math.atan2(-y, -z), math.asin(min(max(x, -1.0), 1.0))
+        return math.atan2(-y, -z), math.atan2(x, math.hypot(y, z))
 
     def fallen(self, proprio: NDArray[np.float32]) -> bool:
         """Whether the body leans further than its joints' table allows."""

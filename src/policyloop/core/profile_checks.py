@@ -57,6 +57,8 @@ def _check_quantities(profile: RobotProfile) -> None:
     for entry in profile.proprio:
         if entry.size < 1 or not entry.scale > 0:
             raise ConfigError(f"{entry.name}: size and scale must be positive")
+        if entry.name == "projected_gravity" and entry.size != 3:
+            raise ConfigError(f"projected_gravity is a direction of size 3, not {entry.size}")
     for ranged in profile.action:
         if not ranged.low < ranged.high:
             raise ConfigError(f"{ranged.name}: low {ranged.low} must be below high {ranged.high}")
@@ -147,7 +149,7 @@ def _check_joints(joints: Joints, action: tuple[RangedQuantity, ...], sizes: dic
     for name in ("joint_pos", "joint_vel", "last_action"):
         if sizes.get(name, len(action)) != len(action):
             raise ConfigError(f"{name} has size {sizes[name]}, but there are {len(action)} joints in [action]")
-    if sizes.get("projected_gravity") != 3:
+    if "projected_gravity" not in sizes:
         raise ConfigError("a robot with [joints] needs the proprio quantity projected_gravity, size 3")
 
 
