@@ -309,7 +309,7 @@ REFUSED = {
     "gravity in m/s^2": ([('unit = "1"\nsize = 3', 'unit = "m/s^2"\nsize = 3')], "projected_gravity: unit 'm/s"),
     "a joint target in no unit": (
         [('unit = "rad", low', 'unit = "1", low')],
-        "FL_HipX: a joint target has the unit rad",
+        "FL_HipX: a joint target has the unit",
     ),
     "speeds of joints in m/s": (
         [('"joint_vel"\nunit = "rad/s"', '"joint_vel"\nunit = "m/s"')],

@@ -114,7 +114,7 @@ class SafetyGate:
         except (KeyError, IncompatibleError):
             return "bad-observation"
         if self._gravity is not None:
-            length = float(np.linalg.norm(observation.arrays["proprio"][self._gravity]))
+            length = math.hypot(*observation.arrays["proprio"][self._gravity].tolist())
             return "" if _GRAVITY[0] <= length <= _GRAVITY[1] else "bad-observation"
         return ""
 
@@ -135,9 +135,9 @@ class SafetyGate:
         self, action: Action | None, observation: Observation | None, now_ns: int, state: ArmState = "armed"
     ) -> Command:
         """Apply the rules to what was perceived last; changes nothing. Arguments as in `check`."""
-        unfit = self.unfit(observation, now_ns)
         touches = self._mode == "full" and observation is not None and observation.contact
-        reason = self._refusal(action, state) or unfit or ("contact" if touches else "")
+        unfit = self.unfit(observation, now_ns) or ("contact" if touches else "")
+        reason = self._refusal(action, state) or unfit
         if reason == "no-proposal" and not unfit and self._holds(now_ns):
             return Command(self._last, ("held",))
         if reason or action is None or observation is None:
