@@ -147,6 +147,12 @@ class Actor:
         healthy = not self._failed and not self._gate.unfit(observation, self._clock.now_ns())
         return self._arming.tick(healthy=healthy, by_human=by_hand is not None)
 
+    def _late(self) -> None:
+        """Stop in the middle of a tick or between two; a tick that begins only now would not notice."""
+        if self._profile.joints is not None and self._arming is not None:
+            self._arming.trip("joints were let go: late")
+        self._outlet.halt("late")
+
     def halt(self, reason: str) -> None:
         """Stop the robot and trip it, from any thread; the tick that runs now moves nothing any more."""
         if self._arming is not None:
@@ -252,7 +258,7 @@ class Actor:
             return
         watchdog = LoopWatchdog(
             self._profile.rates,
-            late=lambda: self._outlet.halt("late"),
+            late=self._late,
             hung=lambda: self.halt("the control loop hangs"),
         )
         try:
