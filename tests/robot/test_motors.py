@@ -62,6 +62,21 @@ def test_a_program_that_was_started_again_may_count_from_one() -> None:
     assert motors.accept(order(1, 200), 0)
 
 
+def test_joints_without_a_valid_command_damp(lite3: RobotProfile) -> None:
+    motors = MotorLatch(lite3.stop())
+    assert motors.command(0) == Command((0.0, -0.65, 1.3) * 4, (), damped=True)
+    followed = Command((0.1,) * 12, ("slew",))
+    assert motors.accept(TimedCommand(followed, 1, 100 * MS), 0)
+    assert motors.command(100 * MS - 1) == followed
+    assert motors.command(100 * MS) == lite3.stop()
+    let_go = lite3.stop("tripped")
+    assert motors.accept(TimedCommand(let_go, 2, 200 * MS), 100 * MS)
+    assert motors.command(150 * MS) == let_go
+    assert not motors.accept(order(3, 300, *[0.0] * 11), 150 * MS)
+    motors.restart()
+    assert motors.command(150 * MS) == lite3.stop()
+
+
 class Sink:
     def __init__(self) -> None:
         self.orders: list[TimedCommand] = []

@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from policyloop.core.profile import Rates
 from policyloop.robot.watchdog import LoopWatchdog
 
@@ -11,10 +13,10 @@ from policyloop.robot.watchdog import LoopWatchdog
 class Told:
     """When the watchdog said what."""
 
-    def __init__(self, period_s: float) -> None:
+    def __init__(self, period_s: float, valid_s: float | None = None) -> None:
         self.said: list[tuple[str, float]] = []
         self.watchdog = LoopWatchdog(
-            Rates(control_hz=1 / period_s),
+            Rates(control_hz=1 / period_s, command_valid_s=valid_s),
             late=lambda: self.said.append(("late", time.monotonic())),
             hung=lambda: self.said.append(("hung", time.monotonic())),
         )
@@ -56,3 +58,30 @@ def test_a_loop_that_is_petted_is_left_alone() -> None:
     told.watchdog.close()
     assert told.words == []
     assert "loop-watchdog" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize(
+    ("period_s", "valid_s", "late_s", "hung_s"),
+    [
+        (0.1, None, 0.175, 0.5),  # 7/8 of two ticks
+        (0.012, 0.1, 0.0875, 0.5),  # 7/8 of 100 ms: a robot that walks bears missing ticks
+        (0.012, 0.013, 0.021, 0.5),  # never before 1.75 ticks
+        (0.2, 0.5, 0.4375, 0.6),
+        (1.0, None, 1.75, 3.0),
+    ],
+)
+def test_a_loop_is_late_before_its_commands_end_and_not_before_a_tick_can_be(
+    period_s: float, valid_s: float | None, late_s: float, hung_s: float
+) -> None:
+    told = Told(period_s, valid_s)
+    told.watchdog.close()
+    assert [after_s for after_s, _ in told.watchdog._stages] == pytest.approx([late_s, hung_s])
+
+
+def test_a_robot_that_bears_missing_ticks_is_left_alone_for_some(until: Callable[..., None]) -> None:
+    told = Told(period_s=0.02, valid_s=0.4)
+    told.watchdog.pet()
+    petted_s = time.monotonic()
+    until(lambda: told.words[:1] == ["late"])
+    told.watchdog.close()
+    assert told.said[0][1] - petted_s > 0.349
