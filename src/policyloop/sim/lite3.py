@@ -112,7 +112,7 @@ class Lite3:
             data.qpos[2] = 0.12
         elif rng is not None:
             roll, pitch = rng.uniform(-_ROLL_PITCH_RAD, _ROLL_PITCH_RAD, 2)
-            mujoco.mju_euler2Quat(data.qpos[3:7], np.array([roll, pitch, rng.uniform(-math.pi, math.pi)]), "xyz")
+            mujoco.mju_euler2Quat(data.qpos[3:7], np.array([roll, pitch, rng.uniform(-math.pi, math.pi)]), "XYZ")
             data.qpos[2] += 0.01
             data.qpos[self._positions] += rng.uniform(-_JOINT_RAD, _JOINT_RAD, len(JOINTS))
             data.qvel[:6] = rng.uniform(-_SPEED, _SPEED, 6)

@@ -46,7 +46,7 @@ class Lite3Physics(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         step_s: Of the physics.
-        whole_body: Hips and thighs touch things too; feet and torso alone are twice as fast.
+        whole_body: Hips, thighs and shanks touch things too; feet and torso alone are twice as fast.
         friction: Between foot and floor.
         payload_kg: On the torso.
     """
