@@ -306,6 +306,18 @@ def test_a_halt_between_two_ticks_does_not_trip_a_robot_that_just_stands_still(
     assert legs.switch.now.state == "armed"
 
 
+def test_a_halt_between_two_ticks_of_a_robot_without_a_switch_is_just_a_stop(
+    lite3: RobotProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actor_module, "LoopWatchdog", LateAt)
+    patient = msgspec.structs.replace(lite3.rates, sensor_timeout_s=10.0)
+    legs = Legs(msgspec.structs.replace(lite3, rates=patient))
+    legs.clock = MonotonicClock()
+    legs.run(12, arming=None)
+    assert legs.reasons.count("late") == 1
+    assert legs.reasons[-1] == ""
+
+
 # -- what the policy is told that it answered ---------------------------------------------------
 
 ZEROS = [0.0] * 12

@@ -271,11 +271,12 @@ def test_a_target_within_a_tick_changes_the_motion_from_then_on(lite3: RobotProf
 
 def test_a_reset_forgets_targets_that_are_still_on_their_way(lite3: RobotProfile) -> None:
     body = Lite3(lite3, latency_s=0.024)
-    body.drive(POSE + 0.3)
+    for _ in range(2):
+        body.drive(POSE + 0.3)
     body.reset(None)
     for _ in range(4):
-        body.stand()
-    assert np.abs(body._data.ctrl - POSE).max() < 1e-6
+        body.follow(POSE, 100, 2.5, steps=13)
+        np.testing.assert_allclose(body._data.ctrl, POSE, atol=1e-6)
 
 
 # -- senses -----------------------------------------------------------------------------------
@@ -358,6 +359,7 @@ def test_random_starts_are_near_the_pose_and_the_same_for_the_same_seed(lite3: R
         leans.append(leaning_deg(body, lite3))
     found = np.array(states)
     assert 5.5 < np.abs(np.array(leans)).max() <= math.degrees(0.1) + 1e-4  # whatever the heading
+    np.testing.assert_allclose(found[:, :3], [[0, 0, STANDING_M + 0.01]] * 200)  # lest a leg be in the floor
     offsets = found[:, 7:19] - POSE
     assert 0.09 < offsets.max() <= 0.1 + 1e-6
     assert -0.1 - 1e-6 <= offsets.min() < -0.09

@@ -360,7 +360,7 @@ def test_a_new_episode_stands_somewhere_else_and_counts_from_one(lite3: RobotPro
     assert (robot.body._data.qpos != before).any()
     assert robot.read().captured_ns == PERIOD_NS  # no command of before is followed
     robot.write(order(1, clock, lite3.stop("disarmed")))
-    robot.read()
+    assert robot.read().captured_ns == 2 * PERIOD_NS
     assert set(robot.body._model.actuator_gainprm[:, 0]) == {100.0}  # it stands again
 
 
@@ -385,6 +385,12 @@ def test_pushes_come_every_three_seconds(lite3: RobotProfile) -> None:
         robot.write(order(sequence, clock, lite3.stop()))
         robot.read()
     assert pushes == [(250, 0.7), (500, 0.7), (750, 0.7)]
+    robot.begin_episode()
+    for sequence in range(1, 252):
+        robot.write(order(sequence, clock, lite3.stop()))
+        proprio = robot.read().arrays["proprio"]
+    assert pushes[3:] == [(250, 0.7)]
+    assert proprio[6] == np.float32(WANTED[0][0])  # the operator begins anew, too
 
 
 def test_in_real_time_it_moves_with_every_look(lite3: RobotProfile) -> None:
