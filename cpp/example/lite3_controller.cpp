@@ -128,6 +128,8 @@ class Policy {
     if (found) file_ = std::move(found);
   }
 
+  void leave() noexcept { file_.reset(); }
+
   // The gains and the pose that the policy was made for, if the other side tells.
   void adopt(ModeSettings<kJoints>& settings) const noexcept {
     if (!file_) return;
@@ -145,6 +147,8 @@ class Policy {
       exchange_frames(reading, now);
     }
   }
+
+  bool connected() const noexcept { return file_.has_value() || client_.has_value(); }
 
   bool driving(std::int64_t now) const noexcept { return latch_.driving(now); }
   const float* values() const noexcept { return latch_.values(); }
@@ -247,11 +251,19 @@ Timing run(const Options& options, Hardware& hardware, Policy& policy) {
     posture = machine.next(posture, reading.request, reading.sensors, policy.driving(now), now);
     hardware.write(machine.setpoint(posture, policy.values(), now), posture.mode, now);
     if (posture.mode != before) say("mode %s: %s", text(posture.mode), text(posture.cause));
-    if (posture.mode == Mode::idle || posture.mode == Mode::damping) {
-      // The gains may be another policy's by now; they change only where nothing is driven.
+    const bool nothing_driven = posture.mode == Mode::idle || posture.mode == Mode::damping;
+    if (nothing_driven || (posture.mode == Mode::stand_up && !policy.connected())) {
+      // The gains may be another policy's by now. A robot that stands takes them only with the pose that it stands in.
       policy.look(now);
-      policy.adopt(settings);
-      machine = ModeMachine<kJoints>(settings);
+      ModeSettings<kJoints> found = settings;
+      policy.adopt(found);
+      if (nothing_driven || found.pose == settings.pose) {
+        settings = found;
+        machine = ModeMachine<kJoints>(settings);
+      } else {
+        say("the policy starts from another pose: request idle, then stand up again");
+        policy.leave();
+      }
     }
     timing.ticks += 1;
     timing.late += now - deadline > options.period_ns ? 1 : 0;
