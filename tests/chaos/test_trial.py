@@ -11,9 +11,9 @@ from policyloop.core.profile import RobotProfile
 REASONS = {
     "no-new-frame": "stale",
     "frozen-picture": "frozen",
-    "unplugged": "no-proposal",
+    "unplugged": "no-observation",
     "black-depth": "distance",
-    "nan-odometry": "no-proposal",
+    "nan-odometry": "no-observation",
     "clock-ahead": "stale",
     "clock-behind": "stale",
     "nan-policy": "not-finite",

@@ -319,7 +319,7 @@ REFUSED = {
     "no gain": ([("kd = 1.0\n", "")], "kd"),
     "commands that die before the next comes": (
         [("command_valid_s = 0.1 ", "command_valid_s = 0.012 ")],
-        "command_valid_s 0.012 must be longer than one tick and at most 0.5",
+        "command_valid_s 0.012 must be at least two ticks and at most 0.5",
     ),
     "commands that live long": ([("command_valid_s = 0.1 ", "command_valid_s = 0.51 ")], "at most 0.5"),
     "commands that live no number": ([("command_valid_s = 0.1 ", "command_valid_s = nan ")], "command_valid_s"),

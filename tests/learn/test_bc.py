@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from policyloop.core.profile import RobotProfile
+from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.step import Step
 from policyloop.learn.bc import BcSettings, Demonstrations, clone, cloning_loss, draw_batch, mirrored
 from policyloop.learn.feed import learner_inputs
@@ -114,7 +114,21 @@ def test_the_cloning_loss_is_huber_by_hand(blind: RobotProfile) -> None:
     # beta 0.3: quadratic 0.1^2 / 0.6 below it, |0.5| - 0.15 above
     target = share + torch.tensor([[0.1, 0.5]])
     expected = (0.1**2 / 0.6 + 0.5 - 0.15) / 2
-    assert cloning_loss(network, features, target, 0.3).item() == pytest.approx(expected, rel=1e-4)
+    assert cloning_loss(network, features, target, 0.3, blind).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_linear_action_map_is_cloned_without_tanh_and_without_a_limit() -> None:
+    lite3 = load_profile("lite3")
+    torch.manual_seed(0)
+    network = make_network("mlp", lite3)
+    features = {"proprio": torch.zeros(1, lite3.proprio_size)}
+    with torch.no_grad():
+        wanted = network.mean(features) + 3.0  # three scales away: |3| - 0.15 for beta 0.3
+    assert cloning_loss(network, features, wanted, 0.3, lite3).item() == pytest.approx(2.85, rel=1e-4)
+    actions = lite3.action_center + 2.0 * lite3.action_scale
+    shown = Demonstrations({"proprio": np.zeros((1, lite3.proprio_size), np.float32)}, actions[None])
+    drawn = draw_batch(shown, lite3, 1, mirror=False, generator=torch.Generator(), device=CPU)[1]
+    assert torch.allclose(drawn, torch.full((1, 12), 2.0), atol=1e-5)
 
 
 # -- the mirror -------------------------------------------------------------------------------

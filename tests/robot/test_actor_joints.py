@@ -172,22 +172,22 @@ WRONG: dict[str, tuple[Callable[[Legs], Any], Callable[[], Any], str, bool]] = {
     "44 numbers": (
         lambda legs: legs.observation(arrays={"proprio": np.zeros(44, np.float32)}),
         lambda: None,
-        "no-proposal",
+        "no-observation",
         True,
     ),
     "46 numbers": (
         lambda legs: legs.observation(arrays={"proprio": np.zeros(46, np.float32)}),
         lambda: None,
-        "no-proposal",
+        "no-observation",
         True,
     ),
     "a sensor of nan": (
         lambda legs: legs.observation((math.nan, 0, -1)),
         lambda: None,
-        "no-proposal",
+        "no-observation",
         True,
     ),
-    "an unplugged sensor": (lambda legs: raises(OSError("unplugged")), lambda: None, "no-proposal", True),
+    "an unplugged sensor": (lambda legs: raises(OSError("unplugged")), lambda: None, "no-observation", True),
 }
 
 

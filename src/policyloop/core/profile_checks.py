@@ -78,6 +78,8 @@ def _check_action_map(profile: RobotProfile) -> None:
             raise ConfigError(f"{entry.name}: max_rate must be positive")
     if profile.joints is not None:
         _check_joints(profile.joints, profile.action, {quantity.name: quantity.size for quantity in profile.proprio})
+        if any(entry.name == "joint_pos" and entry.center != 0 for entry in profile.proprio):
+            raise ConfigError("joint_pos is centred on the centers of [action]", "leave its own center out")
 
 
 def _check_finite(profile: RobotProfile) -> None:
@@ -120,8 +122,8 @@ def _check_limits(profile: RobotProfile) -> None:
             f"rates.sensor_timeout_s {rates.sensor_timeout_s} is shorter than one tick",
             f"use at least {1 / rates.control_hz:g}",
         )
-    if rates.command_valid_s is not None and not 1 / rates.control_hz < rates.command_valid_s <= 0.5:
-        raise ConfigError(f"rates.command_valid_s {rates.command_valid_s} must be longer than one tick and at most 0.5")
+    if rates.command_valid_s is not None and not 2 / rates.control_hz <= rates.command_valid_s <= 0.5:
+        raise ConfigError(f"rates.command_valid_s {rates.command_valid_s} must be at least two ticks and at most 0.5")
     if limits.safety_distance_m <= profile.episode.collision_distance_m:
         raise ConfigError(
             f"limits.safety_distance_m {limits.safety_distance_m} must exceed "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -68,9 +69,13 @@ def mirrored(profile: RobotProfile, features: Features, shares: Tensor) -> tuple
     return {**features, **flipped, "proprio": proprio}, shares * signs.to(shares.device)
 
 
-def cloning_loss(network: ActorCritic, features: Features, shares: Tensor, huber_beta: float) -> Tensor:
-    """Return the Huber distance between the proposed and the demonstrated shares of the action range."""
-    return functional.smooth_l1_loss(torch.tanh(network.mean(features)), shares, beta=huber_beta)
+def cloning_loss(
+    network: ActorCritic, features: Features, shares: Tensor, huber_beta: float, profile: RobotProfile
+) -> Tensor:
+    """Return the Huber distance between the proposed and the demonstrated shares of the action's scale."""
+    mean = network.mean(features)
+    proposed = torch.tanh(mean) if profile.action_map == "tanh" else mean
+    return functional.smooth_l1_loss(proposed, shares, beta=huber_beta)
 
 
 def draw_batch(
@@ -93,11 +98,10 @@ def draw_batch(
 
 
 def _shares(profile: RobotProfile, actions: NDArray[np.float32]) -> Tensor:
-    return unsquash(
-        torch.from_numpy(actions),
-        torch.from_numpy(profile.action_center),
-        torch.from_numpy(profile.action_half_range),
-    )
+    """Return by how many scales each action lies off its centre; short of the edge where tanh reaches it nowhere."""
+    limit = 0.95 if profile.action_map == "tanh" else math.inf
+    center, scale = torch.from_numpy(profile.action_center), torch.from_numpy(profile.action_scale)
+    return unsquash(torch.from_numpy(actions), center, scale, limit)
 
 
 def clone(
@@ -136,7 +140,7 @@ def clone(
             target = shares[index].to(device)
             if symmetric and steps % 2:
                 batch, target = mirrored(profile, batch, target)
-            loss = cloning_loss(network, batch, target, settings.huber_beta)
+            loss = cloning_loss(network, batch, target, settings.huber_beta, profile)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

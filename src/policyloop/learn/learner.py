@@ -356,7 +356,7 @@ class Learner:
             generator=self._generator,
             device=self._device,
         )
-        return weight * cloning_loss(self._network, features, shares, self._settings.bc.huber_beta)
+        return weight * cloning_loss(self._network, features, shares, self._settings.bc.huber_beta, self._profile)
 
     def _remember(self, traces: list[Trace]) -> None:
         """Keep a few observations of this rollout for the next parity check."""

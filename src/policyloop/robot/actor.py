@@ -121,8 +121,9 @@ class Actor:
         if action is not None and proposal is not None and proposal.values != action.values:
             command = Command(command.values, ("disturbed", *command.reasons))
         command = self._outlet.send(command, begun)
-        self._trip_if_dropped(command, state)
         followed = observation is not None and observation.followed
+        if state == "armed" and (followed or observation is None):
+            self._trip_if_dropped(command)
         if command.damped or not followed:
             self._last_output.clear()
         elif action is not None:
@@ -136,9 +137,9 @@ class Actor:
             self._recorder.miss()
         return command
 
-    def _trip_if_dropped(self, command: Command, state: ArmState) -> None:
+    def _trip_if_dropped(self, command: Command) -> None:
         """A robot with legs whose joints were let go lies on the floor: a person decides how it goes on."""
-        if command.damped and state == "armed" and self._arming is not None:
+        if command.damped and self._arming is not None:
             self._arming.trip(f"joints were let go: {', '.join(command.reasons)}")
 
     def _who_may_move(self, observation: Observation | None, by_hand: Action | None) -> ArmState:

@@ -137,8 +137,9 @@ class SafetyGate:
         """Apply the rules to what was perceived last; changes nothing. Arguments as in `check`."""
         touches = self._mode == "full" and observation is not None and observation.contact
         unfit = self.unfit(observation, now_ns) or ("contact" if touches else "")
-        reason = self._refusal(action, state) or unfit
-        if reason == "no-proposal" and not unfit and self._holds(now_ns):
+        refusal = self._refusal(action, state)
+        reason = (refusal if refusal != "no-proposal" else unfit or refusal) or unfit  # why there is none says more
+        if reason == "no-proposal" and self._holds(now_ns):
             return Command(self._last, ("held",))
         if reason or action is None or observation is None:
             return self._profile.stop(reason)
