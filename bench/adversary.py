@@ -89,7 +89,8 @@ class Adversary:
     def propose(self, observation: Observation) -> Action:
         """Return the worst idea."""
         self._tick += 1
-        self._around.observe(column_distances(observation.arrays["depth"], self._camera), observation.arrays["proprio"])
+        columns = column_distances(observation.arrays["depth"], self._camera)
+        self._around.observe(columns, observation.arrays["proprio"], observation.captured_ns)
         points = self._around.points
         distances = np.hypot(points[:, 0], points[:, 1])
         distance_m, bearing = 4.0, 0.0
@@ -159,7 +160,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         clearance_m: The least distance between the declared body and what it had sensed.
-        contact: What was touched: nothing, something sensed, or something it never saw, driving forward or not.
+        contact: What was touched: nothing, something sensed, or something it never saw, driving ahead or not.
         where: What moved how at the contact, for reports.
     """
 
@@ -177,13 +178,13 @@ class Witness:
         self._profile, self._camera, self._robot = profile, profile.camera, robot
         self._points = outline(robot.rover.arena)
         self._seen_at_m = np.full(len(self._points), -math.inf)
-        self._way_m, self._forward = 0.0, False
+        self._way_m, self._ahead_mps = 0.0, 0.0
         self.clearance_m = math.inf
 
     def look(self, observation: Observation) -> None:
         """Take in what the rover has just seen."""
         linear, angular = observation.arrays["proprio"][:2]
-        self._forward = float(linear) > 0.02
+        self._ahead_mps = float(linear)
         self._way_m += (abs(float(linear)) + TURN_COST_M * abs(float(angular))) / self._profile.rates.control_hz
         local, x = self._local(), self._camera.mount_forward_m
         distance_m = self._body_distance_m(local)
@@ -214,10 +215,11 @@ class Witness:
         touched = distance_m <= distance_m.min() + 0.01
         sensed = bool((self._seen_at_m[touched] >= self._way_m - MEMORY_M).any())
         x, y = local[touched].mean(axis=0)
-        linear, angular = observation.arrays["proprio"][:2]
+        fast = self._ahead_mps > self._profile.limits.max_reverse_mps + 0.05  # motors overshoot; now it is braked
+        angular = observation.arrays["proprio"][1]
         return (
-            "sensed" if sensed else "aside" if self._forward else "blind",
-            f"at ({x:.2f}, {y:.2f}) m of the robot, at {linear:.2f} m/s and {angular:.2f} rad/s",
+            "sensed" if sensed else "aside" if fast else "blind",
+            f"at ({x:.2f}, {y:.2f}) m of the robot, at {self._ahead_mps:.2f} m/s and {angular:.2f} rad/s",
         )
 
 
@@ -277,9 +279,9 @@ def report(outcomes: Sequence[Outcome], what: str) -> None:
     clearances = [outcome.clearance_m for outcome in outcomes if math.isfinite(outcome.clearance_m)]
     print(
         f"{what}: {len(outcomes)} runs, {sum(outcome.ticks for outcome in outcomes)} ticks; contacts: "
-        f"{count['sensed']} with something sensed, {count['aside']} with something never seen in a curve, "
-        f"{count['blind']} backing up or turning; least clearance to something sensed {min(clearances):.3f} m, "
-        f"1st percentile {np.percentile(clearances, 1):.3f} m"
+        f"{count['sensed']} with something sensed, {count['aside']} with something never seen at speed, "
+        f"{count['blind']} backing up, turning or creeping; least clearance to something sensed "
+        f"{min(clearances):.3f} m, 1st percentile {np.percentile(clearances, 1):.3f} m"
     )
 
 

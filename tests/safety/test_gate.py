@@ -18,6 +18,7 @@ from policyloop.safety.clearance import Clearance
 from policyloop.safety.gate import GateMode, SafetyGate
 
 NOW_NS = 5_000_000_000
+TICK_NS = 100_000_000
 TIMEOUT_NS = 200_000_000  # rover-mini: sensor_timeout_s = 0.2
 DISTANCE = 5  # position of min_forward_dist in the proprioception vector
 MODES: tuple[GateMode, ...] = ("full", "limits")
@@ -41,7 +42,18 @@ def propose(*values: float) -> Action:
 def gate_check(
     profile: RobotProfile, action: Action | None, observation: Observation | None, mode: GateMode = "full"
 ) -> Command:
-    return driving(SafetyGate(profile, mode), action).check(action, observation, NOW_NS)
+    return driving(sighted(profile, mode), action).check(action, observation, NOW_NS)
+
+
+def sighted(profile: RobotProfile, mode: GateMode = "full") -> SafetyGate:
+    """Return the gate of a robot that has turned once about, and so has seen the floor around it."""
+    gate = SafetyGate(profile, mode)
+    for tick in range(14):
+        now_ns = NOW_NS + (tick - 14) * TICK_NS
+        seen = observe(profile, captured_ns=now_ns, depth=np.full((36, 64), 6000 + tick, np.uint16))
+        seen.arrays["proprio"][1] = math.pi / 6 * 10 if 0 < tick < 13 else 0.0
+        gate.check(None, seen, now_ns)
+    return gate
 
 
 def driving(gate: SafetyGate, action: Action | None) -> SafetyGate:
@@ -138,39 +150,6 @@ def test_an_unknown_distance_stops_forward_motion_but_not_turning(mini: RobotPro
     assert gate_check(mini, propose(0.3, 0.9), observe(mini, 0.0)) == Command((0.0, 0.9), ("distance",))
 
 
-@pytest.mark.parametrize(
-    ("distance_m", "speed_mps"),
-    [
-        # rover-mini: t = 0.2 s, a = 1.5 m/s^2, safety distance 0.25 m. Solved from v: d = 0.25 + 0.2 v + v^2 / 3.
-        (0.34, 0.3),  # 0.06 + 0.03
-        (0.49, 0.6),  # 0.12 + 0.12
-        (0.2733333333333333, 0.1),  # 0.02 + 0.00333
-        (3.25, math.sqrt(9.09) - 0.3),  # room 3: v^2 + 0.6 v = 9
-        (0.25, 0.0),
-        (0.1, 0.0),
-        (0.0, 0.0),
-        (-1.0, 0.0),
-        (math.nan, 0.0),
-    ],
-)
-def test_allowed_speed_by_hand(mini: RobotProfile, distance_m: float, speed_mps: float) -> None:
-    assert Clearance(mini).allowed_speed_mps(distance_m) == pytest.approx(speed_mps, abs=1e-12)
-
-
-@given(distance_m=st.floats(0.25, 20.0))
-def test_the_allowed_speed_uses_up_the_room_exactly(distance_m: float) -> None:
-    profile = load_profile("rover-mini")
-    speed = Clearance(profile).allowed_speed_mps(distance_m)
-    assert speed * 0.2 + speed**2 / 3.0 == pytest.approx(distance_m - 0.25, abs=1e-9)
-
-
-def test_the_profile_decides_how_far_it_takes_to_stop(mini: RobotProfile) -> None:
-    limits = msgspec.structs.replace(mini.limits, reaction_time_s=0.5, max_deceleration_mps2=0.5, safety_distance_m=0.4)
-    profile = msgspec.structs.replace(mini, limits=limits)
-    # v = 0.4: 0.5 * 0.4 + 0.16 / 1.0 = 0.36
-    assert Clearance(profile).allowed_speed_mps(0.76) == pytest.approx(0.4, abs=1e-12)
-
-
 def test_forward_speed_is_bounded_by_the_free_distance(mini: RobotProfile) -> None:
     command = gate_check(mini, propose(0.6, 0.5), observe(mini, 0.34))
     assert command.values == (pytest.approx(0.3, abs=1e-6), 0.5)
@@ -215,7 +194,7 @@ def drive(gate: SafetyGate, mini: RobotProfile, *values: float, ticks: int = 1, 
 
 
 def test_a_command_changes_no_faster_than_motors_can_follow(mini: RobotProfile) -> None:
-    gate = SafetyGate(mini)  # ticks of 0.1 s; 1.0 m/s2 away from zero, 1.5 m/s2 back, 4.0 rad/s2
+    gate = sighted(mini)  # ticks of 0.1 s; 1.0 m/s2 away from zero, 1.5 m/s2 back, 4.0 rad/s2
     assert drive(gate, mini, 0.6, 1.2) == Command((0.1, 0.4), ("slew",))
     assert drive(gate, mini, 0.6, 1.2).values == pytest.approx((0.2, 0.8))
     assert drive(gate, mini, 0.6, 1.2, ticks=4).values == pytest.approx((0.6, 1.2))
@@ -225,7 +204,7 @@ def test_a_command_changes_no_faster_than_motors_can_follow(mini: RobotProfile) 
 
 
 def test_a_turn_to_the_other_side_goes_through_zero_at_the_rate_of_the_motors(mini: RobotProfile) -> None:
-    gate = SafetyGate(mini)
+    gate = sighted(mini)
     drive(gate, mini, 0.0, 1.2, ticks=3)
     turning = [drive(gate, mini, -0.1, -1.2).values for _ in range(7)]
     assert [angular for _, angular in turning] == pytest.approx([0.8, 0.4, 0.0, -0.4, -0.8, -1.2, -1.2])
@@ -233,7 +212,7 @@ def test_a_turn_to_the_other_side_goes_through_zero_at_the_rate_of_the_motors(mi
 
 
 def test_crossing_zero_leaves_only_the_rest_of_the_tick_for_the_way_out(mini: RobotProfile) -> None:
-    gate = SafetyGate(mini)
+    gate = sighted(mini)
     gate._last = (-0.075, 0.0)  # half of a tick's way back at 1.5 m/s2; the other half at 1.0 m/s2 leads to 0.05
     assert drive(gate, mini, 0.6, 0.0).values[0] == pytest.approx(0.05)
     gate._last = (0.03, 0.0)  # a fifth, and four fifths
@@ -241,7 +220,7 @@ def test_crossing_zero_leaves_only_the_rest_of_the_tick_for_the_way_out(mini: Ro
 
 
 def test_what_must_stop_stops_at_once(mini: RobotProfile) -> None:
-    gate = SafetyGate(mini)
+    gate = sighted(mini)
     drive(gate, mini, 0.6, 1.2, ticks=6)
     assert drive(gate, mini, 0.6, 0.0, distance_m=0.2).values[0] == 0.0
     drive(gate, mini, 0.6, 1.2, ticks=6)
@@ -254,13 +233,13 @@ def test_what_must_stop_stops_at_once(mini: RobotProfile) -> None:
 @pytest.mark.parametrize("state", ["disarmed", "tripped"])
 def test_nobody_moves_a_robot_that_is_not_armed(mini: RobotProfile, state: ArmState) -> None:
     for action in (propose(0.4, 0.4), Action((0.4, 0.4), "human"), None):
-        command = driving(SafetyGate(mini), action).check(action, observe(mini), NOW_NS, state)
+        command = driving(sighted(mini), action).check(action, observe(mini), NOW_NS, state)
         assert command == Command((0.0, 0.0), (state,))
 
 
 def test_while_a_person_drives_nobody_else_does(mini: RobotProfile) -> None:
     by_hand = Action((0.4, 0.0), "human")
-    gate = driving(SafetyGate(mini), by_hand)
+    gate = driving(sighted(mini), by_hand)
     assert gate.check(by_hand, observe(mini), NOW_NS, "human") == Command((0.4, 0.0), ())
     assert gate.check(propose(0.4, 0.0), observe(mini), NOW_NS, "human") == Command((0.0, 0.0), ("human",))
     close = driving(gate, by_hand).check(by_hand, observe(mini, 0.3), NOW_NS, "human")
@@ -271,7 +250,7 @@ def test_a_hole_in_the_depth_picture_is_not_far_but_unknown(mini: RobotProfile) 
     def fastest(holes: int) -> float:
         depth = np.full((36, 64), 5000, np.uint16)
         depth[:, 32 - holes // 2 : 32 + (holes + 1) // 2] = 0
-        gate = driving(SafetyGate(mini), propose(0.6, 0.0))
+        gate = driving(sighted(mini), propose(0.6, 0.0))
         return gate.check(propose(0.6, 0.0), observe(mini, depth=depth), NOW_NS).values[0]
 
     assert fastest(0) == fastest(1) == fastest(4) == 0.6
@@ -292,7 +271,7 @@ def look(gate: SafetyGate, mini: RobotProfile, tick: int, picture: int, speed_mp
 def test_a_camera_that_repeats_its_last_picture_stops_a_moving_robot_until_it_shows_another(
     mini: RobotProfile,
 ) -> None:
-    gate = SafetyGate(mini)
+    gate = sighted(mini)
     assert [look(gate, mini, tick, tick).reasons for tick in range(4)] == [()] * 4
     assert [look(gate, mini, tick, 3).reasons for tick in range(4, 8)] == [(), (), ("frozen",), ("frozen",)]
     # It stands now, and the picture is still the same one.
@@ -301,7 +280,7 @@ def test_a_camera_that_repeats_its_last_picture_stops_a_moving_robot_until_it_sh
 
 
 def test_a_camera_that_uses_one_buffer_for_all_its_pictures_is_not_frozen(mini: RobotProfile) -> None:
-    gate, buffer = SafetyGate(mini), np.full((36, 64), 5000, np.uint16)
+    gate, buffer = sighted(mini), np.full((36, 64), 5000, np.uint16)
     for tick in range(8):
         buffer += 1
         now_ns = NOW_NS + tick * 100_000_000
@@ -311,16 +290,8 @@ def test_a_camera_that_uses_one_buffer_for_all_its_pictures_is_not_frozen(mini: 
 
 
 def test_a_robot_that_stands_may_see_the_same_picture_for_ever(mini: RobotProfile) -> None:
-    gate = SafetyGate(mini)
+    gate = sighted(mini)
     assert {look(gate, mini, tick, 0, speed_mps=0.0).reasons for tick in range(50)} == {()}
-
-
-def test_an_older_distance_leaves_less_room(mini: RobotProfile) -> None:
-    clearance = Clearance(mini)
-    assert clearance.allowed_speed_mps(0.6, 0.0) == clearance.allowed_speed_mps(0.6, 0.1)  # within 0.2 s
-    assert clearance.allowed_speed_mps(0.6, 0.2) < clearance.allowed_speed_mps(0.6, 0.1)
-    speed_mps = clearance.allowed_speed_mps(0.6, 0.2)
-    assert speed_mps * 0.3 + speed_mps**2 / 3.0 == pytest.approx(0.6 - 0.25)
 
 
 def test_contact_stops_a_real_robot_and_lets_a_simulated_one_bump(mini: RobotProfile) -> None:
@@ -407,7 +378,7 @@ def test_standing_still_is_never_turned_into_motion(mini: RobotProfile) -> None:
 
 
 def test_a_gate_without_a_memory_begins_anew_after_a_reset(mini: RobotProfile) -> None:
-    gate = SafetyGate(mini, "limits")
+    gate = sighted(mini, "limits")
     assert drive(gate, mini, 0.6, 1.2, ticks=2).values == pytest.approx((0.2, 0.8))
     gate.reset()
     assert drive(gate, mini, 0.6, 1.2).values == (0.1, 0.4)
@@ -421,7 +392,7 @@ def test_a_distance_as_old_as_it_may_be_leaves_less_room(mini: RobotProfile) -> 
 
 def test_who_proposes_counts_by_name_wherever_that_was_read(mini: RobotProfile) -> None:
     person: Any = "".join(["hu", "man"])  # equal, and not the same object
-    gate = driving(SafetyGate(mini), propose(0.4, 0.0))
+    gate = driving(sighted(mini), propose(0.4, 0.0))
     assert gate.check(Action((0.4, 0.0), person), observe(mini), NOW_NS, person) == Command((0.4, 0.0), ())
     assert gate.check(propose(0.4, 0.0), observe(mini), NOW_NS, person).reasons == ("human",)
 
@@ -432,3 +403,117 @@ def test_a_mode_counts_by_its_name_wherever_that_was_read(mini: RobotProfile) ->
     touching, near = observe(mini, contact=True), observe(mini, 0.2)
     assert gate_check(mini, propose(0.4, 0.0), touching, full).reasons == ("contact",)
     assert gate_check(mini, propose(0.4, 0.0), near, limits).reasons == ()
+
+
+# -- what is around, by way of the gate ------------------------------------------------------------------
+
+
+MIDDLE = slice(30, 34)
+STAND = (0.0, 0.0)
+
+
+class Rover:
+    """A gate, shown one picture per tick; what it sees by hand: tests/safety/test_clearance.py."""
+
+    def __init__(self, profile: RobotProfile, mode: GateMode = "full") -> None:
+        self.profile, self.gate, self.now_ns = profile, sighted(profile, mode), NOW_NS
+
+    def see(self, *objects: tuple[slice, float], linear: float = 0.0, angular: float = 0.0, **more: Any) -> Observation:
+        """Return the next tick's observation: objects as (columns, metres), velocities as measured."""
+        self.now_ns += TICK_NS
+        seen = observe(self.profile, captured_ns=self.now_ns, **more)
+        for columns, distance_m in objects:
+            seen.arrays["depth"][:, columns] = round(1000 * distance_m)
+        seen.arrays["proprio"][:2] = linear, angular
+        return seen
+
+    def drive(
+        self,
+        values: tuple[float, float],
+        *objects: tuple[slice, float],
+        moved_m: float = 0.0,
+        turned_rad: float = 0.0,
+    ) -> Command:
+        """Check a proposal at a tick before which the robot has moved or turned so far."""
+        observation = self.see(*objects, linear=moved_m * 10, angular=turned_rad * 10)
+        return driving(self.gate, Action(values, "policy")).check(Action(values, "policy"), observation, self.now_ns)
+
+
+@pytest.fixture
+def rover(mini: RobotProfile) -> Rover:
+    return Rover(mini)
+
+
+def obstacle_behind(rover: Rover, gap_m: float) -> Rover:
+    """Let the rover see something 0.61 m ahead of its axle, turn round, and back up until `gap_m` is left."""
+    rover.drive(STAND, (MIDDLE, 0.45))
+    rover.drive(STAND, turned_rad=math.pi)
+    rover.drive(STAND, moved_m=-(0.61 - 0.18 - gap_m))
+    return rover
+
+
+def test_what_is_in_the_way_slows_a_command_and_is_named(rover: Rover) -> None:
+    command = rover.drive((0.6, 0.0), (MIDDLE, 0.30))
+    assert command == Command((pytest.approx(0.45), 0.0), ("surroundings",))
+    obstacle_behind(rover, 0.04)
+    assert rover.drive((-0.1, 0.0)) == Command(STAND, ("surroundings",))
+    assert rover.drive((0.6, 0.0)) == Command((0.6, 0.0), ())
+
+
+def test_limits_mode_lets_a_simulated_robot_back_into_things(mini: RobotProfile) -> None:
+    rover = obstacle_behind(Rover(mini, "limits"), 0.04)
+    assert rover.drive((-0.1, 1.2)) == Command((-0.1, 1.2), ())
+
+
+def test_a_robot_that_was_moved_forgets_what_was_around(rover: Rover) -> None:
+    obstacle_behind(rover, 0.04)
+    rover.gate.reset()
+    assert rover.drive((-0.1, 0.0)) == Command((-0.1, 0.0), ())
+
+
+def test_an_observation_that_is_refused_leaves_no_trace_in_the_memory(rover: Rover) -> None:
+    obstacle_behind(rover, 0.04)
+    rover.drive(STAND)
+    broken = rover.see(linear=math.nan)
+    assert rover.gate.check(Action((-0.1, 0.0), "policy"), broken, rover.now_ns).reasons == ("bad-observation",)
+    assert rover.drive((-0.1, 0.0)).values == STAND
+
+
+@pytest.mark.parametrize("why", ["no proposal", "not finite", "contact"])
+def test_the_memory_follows_a_robot_that_rolls_on_while_nothing_may_be_driven(rover: Rover, why: str) -> None:
+    rover.drive(STAND, (MIDDLE, 0.45))
+    rover.drive(STAND, turned_rad=math.pi)
+    action = {"no proposal": None, "not finite": Action((math.nan, 0.0), "policy")}.get(why, Action(STAND, "policy"))
+    rolling = rover.see(linear=-0.39 * 10, contact=why == "contact")
+    assert rover.gate.check(action, rolling, rover.now_ns).values == STAND
+    assert rover.drive((-0.1, 0.0)).values == STAND
+
+
+@given(
+    values=st.lists(st.tuples(st.floats(-1, 1), st.floats(-2, 2)), min_size=1, max_size=6),
+    velocities=st.tuples(st.floats(-2, 2), st.floats(-3, 3)),
+    near_mm=st.integers(100, 1500),
+    column=st.integers(0, 63),
+    mode=st.sampled_from(MODES),
+)
+def test_whatever_is_around_a_command_is_finite_within_range_and_no_more_than_was_asked(
+    values: list[tuple[float, float]],
+    velocities: tuple[float, float],
+    near_mm: int,
+    column: int,
+    mode: GateMode,
+) -> None:
+    profile = load_profile("rover-mini")
+    rover = Rover(profile, mode)
+    for proposed in values:
+        command = rover.drive(
+            proposed,
+            (slice(column, column + 3), near_mm / 1000),
+            moved_m=velocities[0] / 10,
+            turned_rad=velocities[1] / 10,
+        )
+        for before, after, quantity in zip(proposed, command.values, profile.action, strict=True):
+            assert math.isfinite(after)
+            assert quantity.low <= after <= quantity.high
+            assert abs(after) <= abs(before)
+            assert after * before >= 0

@@ -81,7 +81,7 @@ class ScriptedDriver:
     def propose(self, observation: Observation) -> Action:
         """Return the best arc's velocities."""
         columns = column_distances(observation.arrays["depth"], self._camera)
-        self._surroundings.observe(columns, observation.arrays["proprio"])
+        self._surroundings.observe(columns, observation.arrays["proprio"], observation.captured_ns)
         free, clearance = self._clearances(self._surroundings.points)
         discount = np.linspace(1, 0.6, _POSES)
         # The weights mirror the score: 2 v - |w| / 2, and a price for coming near.
