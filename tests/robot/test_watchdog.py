@@ -85,3 +85,20 @@ def test_a_robot_that_bears_missing_ticks_is_left_alone_for_some(until: Callable
     until(lambda: told.words[:1] == ["late"])
     told.watchdog.close()
     assert told.said[0][1] - petted_s > 0.349
+
+
+def test_after_the_whole_process_was_frozen_the_loop_is_told_though_it_lives_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = Told(period_s=5.0)  # its thread sleeps, as it did while the process was frozen
+    now_s = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now_s + 14.0)
+    told.watchdog.pet()
+    assert told.words == []
+    monkeypatch.setattr(time, "monotonic", lambda: now_s + 14.0 + 15.5)  # three ticks of five seconds
+    told.watchdog.pet()
+    assert told.words == ["hung"]
+    told.watchdog.pet()
+    assert told.words == ["hung"]
+    monkeypatch.undo()
+    told.watchdog.close()

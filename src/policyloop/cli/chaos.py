@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -25,11 +26,13 @@ def chaos(
 ) -> None:
     """Break a driving robot in every way we know; exit code 6 if it does not do what it must."""
     from policyloop.chaos.faults import FAULTS
+    from policyloop.chaos.process import PROCESS_FAULTS, try_process_fault
     from policyloop.chaos.trial import try_fault
     from policyloop.core.profile import load_profile
     from policyloop.errors import SafetyRefusal, UsageError
 
-    known = {fault.name: fault for fault in FAULTS}
+    known = {fault.name: partial(try_fault, fault=fault) for fault in FAULTS}
+    known |= {fault.name: partial(try_process_fault, fault=fault) for fault in PROCESS_FAULTS}
     wanted = list(known) if everything else faults or []
     if not wanted or (unknown := [name for name in wanted if name not in known]):
         culprit = f"no fault '{unknown[0]}'" if wanted else "no fault is named"
@@ -37,7 +40,7 @@ def chaos(
     loaded = load_profile(profile)
     outcomes = []
     for name in wanted:
-        outcomes.append(try_fault(loaded, known[name], seed))
+        outcomes.append(known[name](loaded, seed=seed))
         if not as_json:
             _tell(outcomes[-1])
     if as_json:

@@ -29,24 +29,31 @@ class LoopWatchdog:
         late_s = max(_LATE_TICKS * period_s, _LATE_SHARE * rates.command_valid_ns * 1e-9)
         self._stages = ((late_s, late), (max(_HANGS_S, 3 * period_s), hung))
         self._look_s = late_s / _LOOKS
-        self._petted_s = time.monotonic()
+        self._petted_s, self._done = time.monotonic(), 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="loop-watchdog")
         self._thread.start()
 
     def pet(self) -> None:
-        """Say that the loop lives; once a tick."""
-        self._petted_s = time.monotonic()
+        """Say that the loop lives; once a tick.
+
+        Where the whole process was frozen the thread slept as well and would find a loop that lives: it is said here.
+        """
+        now_s = time.monotonic()
+        silent_s, self._petted_s = now_s - self._petted_s, now_s
+        hangs_s, hung = self._stages[-1]
+        if silent_s > hangs_s and self._done < len(self._stages):
+            hung()
 
     def _run(self) -> None:
-        since_s, done = self._petted_s, 0
+        since_s = self._petted_s
         while not self._stop.wait(self._look_s):
             if self._petted_s != since_s:
-                since_s, done = self._petted_s, 0
+                since_s, self._done = self._petted_s, 0
             silent_s = time.monotonic() - since_s
-            while done < len(self._stages) and silent_s > self._stages[done][0]:
-                self._stages[done][1]()
-                done += 1
+            while self._done < len(self._stages) and silent_s > self._stages[self._done][0]:
+                self._stages[self._done][1]()
+                self._done += 1
 
     def close(self) -> None:
         """Watch no more."""
