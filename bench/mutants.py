@@ -1,7 +1,7 @@
 """How many faults in the safety code the tests of it notice: every mutant of policyloop.safety, one at a time.
 
 pip install cosmic-ray    (8.7; it makes the mutants; they run here, each in a fork that has all but the mutant loaded)
-python bench/mutants.py [--only gate] [--tests tests/safety]
+python bench/mutants.py [--only gate] [--every 3] [--tests tests/safety]
 
 A mutant is killed if a test fails, or does not end within 20 s of CPU. Left out, lest they flatter the number: mutants
 of annotations of functions, which are never evaluated, and bitwise operators in place of arithmetic ones, which fail on
@@ -18,6 +18,7 @@ import resource
 import sys
 import types
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ PRELOADED = (
     "onnx",
     "simplejpeg",
     "policyloop.convert.toolkit",
+    "policyloop.core.floor",
     "policyloop.core.surroundings",
 )
 BITWISE = ("_RShift", "_LShift", "_BitOr", "_BitAnd", "_BitXor")
@@ -127,6 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="one module")
     parser.add_argument("--lines", type=int, nargs=2, default=(1, 10**6), help="only mutants of these lines")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="one of N mutants, evenly spread")
     parser.add_argument("--tests", nargs="+", default=["tests/safety"])
     arguments = parser.parse_args()
     tests = [*arguments.tests, "--ignore=tests/safety/test_adversary.py"]
@@ -140,7 +143,7 @@ def main() -> None:
             continue
         assert module not in sys.modules, module
         assert survives(module, path, source, tests), "the tests fail without a mutant"
-        for operator, mutant in mutants(source):
+        for operator, mutant in islice(mutants(source), 0, None, arguments.every):
             difference = changed(source, mutant)
             if not arguments.lines[0] <= int(difference.split(":")[0]) <= arguments.lines[1]:
                 continue

@@ -21,8 +21,8 @@ __all__ = ["Clearance"]
 _BODY_MARGIN_M, _DRIFT = 0.04, 0.03
 """The margin grows by 3 cm with each metre since a thing was last seen, for dead reckoning drifts."""
 
-_OVERLOOKED_M = 0.08
-"""Width of a strip of floor that nobody needs to have seen: more than a cell of `Floor`, less than what to run over."""
+_OVERLOOKED_M = 0.1
+"""Width of a strip at the body's side that nobody needs to have seen; so narrow is also what a hole may hide."""
 
 _SLOWER = (1.0, 0.75, 0.5, 0.25)
 _STEPS = (0.25, 0.5, 0.75, 1.0)
@@ -116,7 +116,7 @@ class Clearance:
         if self._floor is None or linear_mps <= slow_mps:
             return 1.0
         until_s = self._until_s(linear_mps, angular_radps)
-        front_m, side_m = (half_m - _OVERLOOKED_M for half_m in self._body_m)
+        front_m, side_m = self._body_m[0] - _BODY_MARGIN_M, self._body_m[1] - _OVERLOOKED_M
         corners = complex(front_m, side_m), complex(front_m, -side_m), complex(0, math.copysign(side_m, angular_radps))
         arc = [_pose(linear_mps, angular_radps, until_s * step) for step in _STEPS]
         seen = self._floor.seen(at + turn * corner for at, turn in arc for corner in corners)
