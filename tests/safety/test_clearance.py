@@ -136,6 +136,14 @@ def test_the_nearer_of_what_is_measured_and_of_what_may_hide_in_a_hole_counts(mi
     assert rover.clearance.fastest_mps(seen, seen.captured_ns) == pytest.approx(0.1, abs=1e-5)
 
 
+def test_an_observation_that_is_old_already_leaves_less_room(mini: RobotProfile) -> None:
+    rover = Rover(mini)
+    seen = rover.see()
+    seen.arrays["proprio"][5] = 0.37
+    # 0.2 s old, and in force for another tick: 0.3 m/s take 0.09 + 0.03 m, and 0.25 m must remain.
+    assert rover.clearance.fastest_mps(seen, seen.captured_ns + 200_000_000) == pytest.approx(0.3, abs=1e-6)
+
+
 def test_what_may_hide_is_forgotten_with_all_else(mini: RobotProfile) -> None:
     rover = Rover(mini)
     rover.look((slice(24, 40), 0.0))
@@ -319,6 +327,17 @@ def test_a_robot_that_has_seen_nothing_yet_creeps_ahead(mini: RobotProfile) -> N
     assert rover.drive(0.1, 0.0) == (0.1, 0.0)
 
 
+def test_a_robot_that_creeps_needs_no_more_room_than_that(mini: RobotProfile) -> None:
+    # 0.1 m/s for 0.267 s: 0.027 m of the 0.06 m that are left before the margin; for 0.45 m/s they would not do.
+    assert Rover(mini).drive(0.6, 0.0, (MIDDLE, 0.12)) == pytest.approx((0.1, 0.0))
+    # What is 0.085 m from its side stops no corner that turns by 0.05 rad; by 0.47 rad it would.
+    rover, nothing = Rover(mini), (slice(0, 64), 0.0)
+    rover.clearance.reset()
+    rover.look(nothing, (LEFT_EDGE, 0.5))
+    rover.look(nothing, moved_m=0.64)
+    assert rover.drive(0.6, 1.2, nothing) == pytest.approx((0.1, 0.2))
+
+
 @pytest.mark.parametrize("motion", [(-0.1, 0.0), (0.0, 1.2), (0.0, -1.2), (0.1, 1.2)])
 def test_what_the_profile_limits_already_is_not_limited_again(mini: RobotProfile, motion: tuple[float, float]) -> None:
     assert Rover(mini).drive(*motion) == motion
@@ -333,6 +352,15 @@ def test_a_tight_curve_over_floor_that_was_never_seen_is_driven_slowly_and_keeps
             rover.look(moved_m=0.06, turned_rad=side * 0.12)
         # The body sweeps what is 0.32 m to 0.70 m from the middle of the circle; the camera saw it from 0.50 m on.
         assert rover.drive(0.6, side * 1.2) == pytest.approx((0.1, side * 0.2))
+
+
+def test_a_wide_body_has_wide_corners_that_nobody_sees(mini: RobotProfile) -> None:
+    for width_m, speed_mps in ((0.36, 0.6), (0.8, 0.1)):
+        body = msgspec.structs.replace(mini.body, width_m=width_m, corridor_half_width_m=0.4)
+        rover = Rover(msgspec.structs.replace(mini, body=body))
+        rover.look(moved_m=0.3)
+        # After a quarter of the way the front is at 0.23 m; there the camera saw 0.26 m to either side, not 0.3 m.
+        assert rover.drive(0.6, 0.0) == pytest.approx((speed_mps, 0.0))
 
 
 def test_a_wide_curve_stays_within_what_the_camera_sees(mini: RobotProfile) -> None:
