@@ -86,6 +86,11 @@ class Bench:
 
     def actor(self, driver: Any = None, **options: Any) -> Actor:
         gate = SafetyGate(self.profile)
+        for tick in range(-14, 0):  # it has turned once about, and so has seen the floor around it
+            seen = msgspec.structs.replace(self.observation(), captured_ns=tick * PERIOD_NS)
+            seen.arrays["depth"][:] = 6000 + tick
+            seen.arrays["proprio"][1] = math.pi / 6 / 0.1 if -14 < tick < -1 else 0.0
+            gate.check(None, seen, tick * PERIOD_NS)
         return Actor(self.profile, self, self, driver or self, gate, self.recorder, self.clock, **options)
 
     def run(self, ticks: int, driver: Any = None, **options: Any) -> Actor:

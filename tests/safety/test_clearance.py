@@ -328,8 +328,8 @@ def test_a_robot_that_has_seen_nothing_yet_creeps_ahead(mini: RobotProfile) -> N
 
 
 def test_a_robot_that_creeps_needs_no_more_room_than_that(mini: RobotProfile) -> None:
-    # 0.1 m/s for 0.267 s: 0.027 m of the 0.06 m that are left before the margin; for 0.45 m/s they would not do.
-    assert Rover(mini).drive(0.6, 0.0, (MIDDLE, 0.12)) == pytest.approx((0.1, 0.0))
+    # 0.1 m/s for 0.267 s: 0.027 m of the 0.06 m that are left before the margin; for 0.3 m/s they would not do.
+    assert Rover(mini).drive(0.3, 0.0, (MIDDLE, 0.12)) == pytest.approx((0.1, 0.0))
     # What is 0.085 m from its side stops no corner that turns by 0.05 rad; by 0.47 rad it would.
     rover, nothing = Rover(mini), (slice(0, 64), 0.0)
     rover.clearance.reset()
@@ -352,6 +352,15 @@ def test_a_tight_curve_over_floor_that_was_never_seen_is_driven_slowly_and_keeps
             rover.look(moved_m=0.06, turned_rad=side * 0.12)
         # The body sweeps what is 0.32 m to 0.70 m from the middle of the circle; the camera saw it from 0.50 m on.
         assert rover.drive(0.6, side * 1.2) == pytest.approx((0.1, side * 0.2))
+
+
+@pytest.mark.parametrize("hidden", [slice(0, 31), slice(33, 64)])
+def test_floor_ahead_of_either_corner_counts(mini: RobotProfile, hidden: slice) -> None:
+    rover = Rover(mini)
+    rover.clearance.reset()
+    rover.look((hidden, 0.0))
+    rover.look((slice(0, 64), 0.0), moved_m=0.3)
+    assert rover.drive(0.6, 0.0, (slice(0, 64), 0.0)) == pytest.approx((0.1, 0.0))
 
 
 def test_a_wide_body_has_wide_corners_that_nobody_sees(mini: RobotProfile) -> None:

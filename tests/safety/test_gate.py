@@ -401,6 +401,8 @@ def test_a_mode_counts_by_its_name_wherever_that_was_read(mini: RobotProfile) ->
     full: Any = "".join(["fu", "ll"])
     limits: Any = "".join(["lim", "its"])
     touching, near = observe(mini, contact=True), observe(mini, 0.2)
+    frozen = sighted(mini, full)
+    assert [look(frozen, mini, tick, 0).reasons for tick in range(5)][2:] == [(), ("frozen",), ("frozen",)]
     assert gate_check(mini, propose(0.4, 0.0), touching, full).reasons == ("contact",)
     assert gate_check(mini, propose(0.4, 0.0), near, limits).reasons == ()
 
