@@ -6,6 +6,7 @@ import pytest
 
 from policyloop.chaos.process import PROCESS_FAULTS, ProcessFault, try_process_fault
 from policyloop.core.profile import RobotProfile
+from policyloop.core.step import Command
 
 FAULTS = {fault.name: fault for fault in PROCESS_FAULTS}
 
@@ -37,15 +38,15 @@ def test_without_its_gateway_a_robot_drives_on_and_no_step_is_lost(mini: RobotPr
 def test_motors_that_obey_the_last_command_for_ever_would_not_pass(
     mini: RobotProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("policyloop.chaos.process.MotorLatch.values", obey_for_ever)
+    monkeypatch.setattr("policyloop.chaos.process.MotorLatch.command", obey_for_ever)
     assert not try_process_fault(mini, FAULTS["killed-program"]).passed
 
 
-def obey_for_ever(latch: object, now_ns: int) -> tuple[float, ...]:
+def obey_for_ever(latch: object, now_ns: int) -> Command:
     from policyloop.robot.motors import MotorLatch
 
     assert isinstance(latch, MotorLatch)
-    return latch._stop if latch._order is None else latch._order.command.values
+    return latch._stop if latch._order is None else latch._order.command
 
 
 def test_a_program_that_arms_itself_again_would_not_pass(mini: RobotProfile) -> None:

@@ -49,7 +49,7 @@ class _World:
         rules = msgspec.structs.replace(profile.episode, max_steps=1 << 30, collision_distance_m=1e-3)
         self._profile, self._folder = msgspec.structs.replace(profile, episode=rules), folder
         (folder / "profile.json").write_bytes(msgspec.json.encode(self._profile))
-        self.latch, self.said = MotorLatch(len(profile.action)), Counter[str]()
+        self.latch, self.said = MotorLatch(profile.stop()), Counter[str]()
         self.contact, self.travelled_m, self.fastest_mps = False, 0.0, 0.0
         self.moved_until_ns = 0
         self._rover = Rover(profile)
@@ -111,7 +111,7 @@ class _World:
         return False
 
     def _drive(self) -> None:
-        values = self.latch.values(time.monotonic_ns())
+        values = self.latch.command(time.monotonic_ns()).values
         before = np.array(self._rover.pose[:2])
         self._rover.drive(*values)
         self.travelled_m += float(np.linalg.norm(np.array(self._rover.pose[:2]) - before))
@@ -229,7 +229,7 @@ def try_process_fault(profile: RobotProfile, fault: ProcessFault, seed: int = 3)
         fault.breaks(world)
         world.live(_FAULTY_S)
         stopped_ns, travelled_m = world.moved_until_ns, world.travelled_m
-        stands = not any(world.latch.values(time.monotonic_ns()))
+        stands = not any(world.latch.command(time.monotonic_ns()).values)
         if stands:
             world.said["expired"] += 1
         fault.mends(world)
