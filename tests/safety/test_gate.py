@@ -237,6 +237,19 @@ def test_nobody_moves_a_robot_that_is_not_armed(mini: RobotProfile, state: ArmSt
         assert command == Command((0.0, 0.0), (state,))
 
 
+@pytest.mark.parametrize("state", ["disarmed", "tripped"])
+def test_who_may_not_move_is_told_that_and_not_what_else_is_wrong(mini: RobotProfile, state: ArmState) -> None:
+    stale = observe(mini, captured_ns=NOW_NS - TIMEOUT_NS - 1)
+    assert sighted(mini).check(None, stale, NOW_NS, state).reasons == (state,)
+    assert sighted(mini).check(propose(0.1, 0.0), stale, NOW_NS, "armed").reasons == ("stale",)
+    assert sighted(mini).check(None, stale, NOW_NS, "armed").reasons == ("stale",)
+
+
+def test_exactly_the_allowed_speed_is_not_reduced(mini: RobotProfile) -> None:
+    allowed_mps = Clearance(mini).allowed_speed_mps(float(np.float32(0.4)))
+    assert gate_check(mini, propose(allowed_mps, 0.0), observe(mini, 0.4)) == Command((allowed_mps, 0.0), ())
+
+
 def test_while_a_person_drives_nobody_else_does(mini: RobotProfile) -> None:
     by_hand = Action((0.4, 0.0), "human")
     gate = driving(sighted(mini), by_hand)
