@@ -1,13 +1,18 @@
-"""Tick jitter of the actor in real time: a simulated rover, a 424x240 policy on the CPU, the whole loop.
+"""Tick jitter of the actor in real time: a simulated rover, a policy on the CPU, the whole loop.
 
-python bench/actor.py --hz 10 --seconds 300
+python bench/actor.py --hz 10 --seconds 300                                   (424x240)
+python bench/actor.py --profile rover-mini --hz 50 --seconds 600 [--busy 2]   (64x36; --busy: beside so many busy loops)
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -22,9 +27,22 @@ from policyloop.learn.networks import make_network
 from policyloop.robot.actor import Actor
 from policyloop.robot.drivers import PolicyDriver
 from policyloop.robot.recorder import Recorder
+from policyloop.robot.scheduling import freeze_garbage
 from policyloop.runtime.reload import PolicySlot
 from policyloop.safety.gate import SafetyGate
 from policyloop.sim.robot import SimulatedRobot
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Keep so many cores busy."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
 
 
 def main() -> None:
@@ -34,11 +52,12 @@ def main() -> None:
     parser.add_argument("--network", default="spatial")
     parser.add_argument("--hz", type=float, default=10.0)
     parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--busy", type=int, default=0, help="processes that keep the cores busy meanwhile")
     arguments = parser.parse_args()
     profile = load_profile(arguments.profile)
     profile = msgspec.structs.replace(profile, rates=msgspec.structs.replace(profile.rates, control_hz=arguments.hz))
     print(machine())
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, busy(arguments.busy):
         bundle = export_bundle(
             make_network(arguments.network, profile),
             profile,
@@ -55,6 +74,7 @@ def main() -> None:
         driver = PolicyDriver(slot, len(profile.action))
         recorder = Recorder(profile, "bench", "")
         actor = Actor(profile, robot, robot, driver, SafetyGate(profile), recorder, clock, between_ticks=slot.follow)
+        freeze_garbage()
         actor.run(threading.Event(), ticks=round(arguments.seconds * arguments.hz))
         slot.close()
     for name, value in msgspec.structs.asdict(actor.report()).items():
