@@ -291,6 +291,21 @@ def test_a_halt_between_two_ticks_trips_a_robot_with_joints(
     assert "late" in legs.switch.now.reason
 
 
+def test_a_halt_between_two_ticks_does_not_trip_a_robot_that_nobody_has_armed_yet(
+    lite3: RobotProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its joints were not held: there is nothing to let go, and it may be armed as soon as input is healthy."""
+    monkeypatch.setattr(actor_module, "LoopWatchdog", LateAt)
+    monkeypatch.setattr(LateAt, "tick", 1)
+    patient = msgspec.structs.replace(lite3.rates, sensor_timeout_s=10.0)
+    legs = Legs(msgspec.structs.replace(lite3, rates=patient))
+    legs.clock = MonotonicClock()
+    legs.run(8)
+    assert legs.reasons.count("late") == 1
+    assert "tripped" not in legs.reasons
+    assert legs.switch.now.state == "armed"
+
+
 def test_a_halt_between_two_ticks_does_not_trip_a_robot_that_just_stands_still(
     walker: RobotProfile, lite3: RobotProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,6 +152,29 @@ def test_a_switch_that_was_asked_to_arm_once_does_so_when_input_has_been_healthy
     assert [switch.tick(healthy=True, by_human=False) for _ in range(5)] == ["disarmed"] * 5
 
 
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        lambda switch: switch.stop(held=True),
+        lambda switch: (switch.stop(held=True), switch.stop(held=False)),
+        lambda switch: (switch.trip("the loop hung"), switch.disarm()),
+        lambda switch: switch.tick(healthy=True, by_human=True),
+    ],
+    ids=["stop held", "stop released", "tripped and disarmed", "taken over"],
+)
+def test_a_switch_that_was_asked_to_arm_once_does_not_after_a_trip_or_a_take_over(
+    meanwhile: Callable[[ArmingSwitch], object],
+) -> None:
+    switch = ArmingSwitch(LIMITS, arm_once=True)
+    switch.tick(healthy=True, by_human=False)
+    meanwhile(switch)
+    assert "armed" not in {switch.tick(healthy=True, by_human=False) for _ in range(9)}
+    switch.stop(held=False)
+    switch.disarm()
+    switch.arm()
+    assert switch.now.state == "armed"
+
+
 def test_a_trip_is_told_as_an_error_and_anything_else_as_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     switch = ArmingSwitch(LIMITS)
     for _ in range(3):

@@ -150,7 +150,7 @@ class Actor:
 
     def _late(self) -> None:
         """Stop in the middle of a tick or between two; a tick that begins only now would not notice."""
-        if self._profile.joints is not None and self._arming is not None:
+        if self._profile.joints is not None and self._arming is not None and self._arming.now.state != "disarmed":
             self._arming.trip("joints were let go: late")
         self._outlet.halt("late")
 

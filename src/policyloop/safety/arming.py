@@ -115,7 +115,8 @@ class ArmingSwitch:
 
     Args:
         limits: Of its profile.
-        arm_once: A person has asked, when the program was started, to be armed as soon as that is possible.
+        arm_once: A person has asked, when the program was started, to be armed as soon as input is healthy; a trip or
+            a take-over before that ends the wish.
     """
 
     def __init__(self, limits: ArmingLimits, *, arm_once: bool = False) -> None:
@@ -132,8 +133,7 @@ class ArmingSwitch:
     def tick(self, *, healthy: bool, by_human: bool) -> ArmState:
         """Count a tick; returns who may move the robot in it."""
         if self._arm_once and self._arming.healthy >= self._limits.healthy_ticks:
-            self._arm_once = False
-            self.arm()
+            self._change(lambda arming: arming.armed(self._limits) if arming.state == "disarmed" else arming)
         return self._change(lambda arming: arming.taken(by_human=by_human).ticked(self._limits, healthy=healthy)).state
 
     def arm(self) -> None:
@@ -156,6 +156,7 @@ class ArmingSwitch:
         with self._lock:
             before, self._arming = self._arming, change(self._arming)
             after = self._arming
+            self._arm_once = self._arm_once and after.state == "disarmed"
         if after.state != before.state:
             level = logging.ERROR if after.state == "tripped" else logging.WARNING
             log.log(level, "the robot is %s%s", after.state, f": {after.reason}" if after.reason else "")
