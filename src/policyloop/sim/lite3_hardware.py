@@ -21,7 +21,8 @@ from policyloop.sim.lite3_robot import Wanted, proprio_of
 
 __all__ = ["HardwareReport", "Operator", "SimulatedHardware", "walks_off"]
 
-_STEP_S = 0.001
+_STEP_NS = 1_000_000
+_STEP_S = _STEP_NS * 1e-9
 _SILENT_S = 0.1
 """Motors whose controller says nothing for so long damp by themselves."""
 _MOST_STEPS = 20
@@ -30,7 +31,7 @@ _SAY_POLICY_S = 3.0
 _PUSH_EVERY_S = 3.0
 
 Operator = Callable[[float, Mode], tuple[Request, Wanted]]
-"""Says after how many seconds, and in which mode, what is requested and how fast to walk."""
+"""Says after how many seconds with a controller, and in which mode, what is requested and how fast to walk."""
 
 
 def walks_off(wanted: Wanted) -> Operator:
@@ -97,20 +98,18 @@ class SimulatedHardware:
         self._steps = 0
 
     def run(self, stop: threading.Event, seconds: float = 0.0) -> HardwareReport:
-        """Be a robot until `stop` is set or so many seconds are over, 0 = for ever."""
-        began_ns = self._clock.now_ns()
-        while not stop.is_set():
+        """Be a robot until `stop` is set or so many simulated seconds are over, 0 = for ever."""
+        began_ns, end = self._clock.now_ns(), round(seconds / _STEP_S)
+        while not stop.is_set() and (not end or self._steps < end):
             now_ns = self._clock.now_ns()
-            due = int((now_ns - began_ns) * 1e-9 / _STEP_S)
-            if seconds and due * _STEP_S >= seconds:
-                break
+            due = (now_ns - began_ns) // _STEP_NS
             if due - self._steps > _MOST_STEPS:
-                began_ns += round((due - self._steps - 1) * _STEP_S * 1e9)  # a pause of the machine is no fall
+                began_ns += (due - self._steps - 1) * _STEP_NS  # a pause of the machine is no fall
                 due = self._steps + 1
             while self._steps < due:
                 self._step(now_ns)
             self._tell(now_ns)
-            self._clock.sleep_until_ns(began_ns + round((self._steps + 1) * _STEP_S * 1e9))
+            self._clock.sleep_until_ns(began_ns + (self._steps + 1) * _STEP_NS)
         return self._report()
 
     def _step(self, now_ns: int) -> None:
@@ -141,8 +140,8 @@ class SimulatedHardware:
 
     def _tell(self, now_ns: int) -> None:
         """Write what the sensors say, and what the operator wants."""
-        mode = self._modes[-1][0] if self._modes else "idle"
-        request, wanted = self._operator(self._steps * _STEP_S, mode)
+        mode, came_s = (self._modes[-1][0], self._modes[0][1]) if self._modes else ("idle", self._steps * _STEP_S)
+        request, wanted = self._operator(self._steps * _STEP_S - came_s, mode)
         proprio = proprio_of(self._profile, self._body.sense(), wanted)
         self._file.writer.write(now_ns, 0, [*proprio[self._sensed].tolist(), float(REQUESTS.index(request))])
 
