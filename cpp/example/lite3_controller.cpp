@@ -139,12 +139,13 @@ class Policy {
     std::memcpy(settings.pose.data(), header.pose.data(), sizeof(settings.pose));
   }
 
-  void exchange(const Reading& reading, Mode mode, std::int64_t now) noexcept {
+  // `asks`: the robot walks, or would with the next answer.
+  void exchange(const Reading& reading, Mode mode, bool asks, std::int64_t now) noexcept {
     if (file_) {
       file_->writer().write(reading.captured_ns, mode == Mode::policy ? kInPolicyMode : 0, reading.states.data());
       if (file_->reader().read(command_)) latch_.accept(command_, now);
     } else if (client_) {
-      exchange_frames(reading, now);
+      exchange_frames(reading, asks, now);
     }
   }
 
@@ -164,10 +165,12 @@ class Policy {
     if (found) client_.emplace(std::move(*found));
   }
 
-  void exchange_frames(const Reading& reading, std::int64_t now) noexcept {
-    // A frame says nothing about the age of its state: what is old is not sent.
+  void exchange_frames(const Reading& reading, bool asks, std::int64_t now) noexcept {
+    // A frame says nothing about the age of its state: what is old is not sent. Nor does it say whether the robot does
+    // what the answer says, and a policy that is told its own last output goes astray if it does not: nobody asks who
+    // would not obey.
     const bool fresh = now - reading.captured_ns <= options_.sensor_timeout_ns;
-    if (fresh && now >= ask_ns_ && client_->send(reading.states.data())) {
+    if (asks && fresh && now >= ask_ns_ && client_->send(reading.states.data())) {
       asked_ns_ = now;
       ask_ns_ = now + options_.frame_period_ns;
       waiting_ = true;
@@ -246,7 +249,9 @@ Timing run(const Options& options, Hardware& hardware, Policy& policy) {
     sleep_until(deadline);
     const std::int64_t now = now_ns();
     const Reading& reading = hardware.read(now);
-    policy.exchange(reading, posture.mode, now);
+    const bool stood_up = posture.mode == Mode::stand_up && now - posture.since_ns >= settings.stand_up_ns;
+    const bool asks = posture.mode == Mode::policy || (stood_up && reading.request == Request::policy);
+    policy.exchange(reading, posture.mode, asks, now);
     const Mode before = posture.mode;
     posture = machine.next(posture, reading.request, reading.sensors, policy.driving(now), now);
     hardware.write(machine.setpoint(posture, policy.values(), now), posture.mode, now);

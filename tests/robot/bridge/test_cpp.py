@@ -417,6 +417,37 @@ def test_the_example_walks_through_a_socket(programs: Path, robot: Robot, tmp_pa
         tick_until(robot, lambda: robot.mode == DAMPING)
 
 
+def test_the_example_asks_through_a_socket_only_when_it_would_obey(
+    programs: Path, robot: Robot, tmp_path: Path, places: np.ndarray
+) -> None:
+    """The policy is told its own last output: it must be asked by nobody who does something else."""
+    bridge = SocketBridge.unix(tmp_path / "sock", states=places, proprio_size=45, targets=12)
+    words = ["--hardware", tmp_path / "hardware", "--unix", tmp_path / "sock", *LOOSE]
+    asked = 0
+
+    def look() -> None:  # and answer: damp
+        nonlocal asked
+        if bridge.wait(time.monotonic_ns()):
+            bridge.read()
+            bridge.write(TimedCommand(Command((0.0,) * 12, damped=True), asked + 1, time.monotonic_ns() + 100 * MS))
+            asked += 1
+
+    with started(programs / "lite3_controller", *words):
+        tick_until(robot, lambda: robot.mode == IDLE, look)
+        robot.request = STAND_UP + 1
+        tick_until(robot, lambda: robot.mode == STAND_UP, look)
+        tick_until(robot, lambda: bool(np.allclose(robot.target, [0, -0.65, 1.3] * 4, atol=1e-6)), look)
+        for _ in range(20):
+            look()
+            robot.tick()
+            time.sleep(0.002)
+        assert asked == 0
+        robot.request = POLICY + 1
+        tick_until(robot, lambda: asked > 5, look)
+        assert robot.mode == STAND_UP  # nobody told it to walk
+    bridge.close()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_all_that_with_sanitizers(
