@@ -232,8 +232,8 @@ def lite3() -> RobotProfile:
 
 
 @pytest.fixture(scope="session")
-def lite3_policy(lite3: RobotProfile, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Policy]:
-    """The Lite3's vendor's own policy, imported; the test is skipped, loudly, where its file is not.
+def lite3_policy_file() -> Path:
+    """The Lite3's vendor's own policy; the test is skipped, loudly, where its file is not.
 
     It is not ours to give away: policy.onnx of Lite3_rl_deploy 7871b47.
     """
@@ -241,7 +241,19 @@ def lite3_policy(lite3: RobotProfile, tmp_path_factory: pytest.TempPathFactory) 
     path = Path(os.environ.get("LITE3_POLICY", beside))
     if not path.is_file():
         pytest.skip("NOT TESTED, the Lite3's policy is not here: let LITE3_POLICY be the vendor's policy.onnx")
-    policy = Policy.load(Store(tmp_path_factory.mktemp("lite3")).add(import_policy(path, lite3)), lite3)
+    return path
+
+
+@pytest.fixture(scope="session")
+def lite3_bundle(lite3: RobotProfile, lite3_policy_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The vendor's policy, imported; see `lite3_policy_file`."""
+    return Store(tmp_path_factory.mktemp("lite3")).add(import_policy(lite3_policy_file, lite3))
+
+
+@pytest.fixture(scope="session")
+def lite3_policy(lite3: RobotProfile, lite3_bundle: Path) -> Iterator[Policy]:
+    """The vendor's policy, opened; see `lite3_policy_file`."""
+    policy = Policy.load(lite3_bundle, lite3)
     yield policy
     policy.close()
 
