@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import msgspec
 import mujoco
@@ -336,6 +337,19 @@ def test_a_torso_near_the_floor_lies(height_m: float, low: bool, lite3: RobotPro
     body = Lite3(lite3)
     body._data.qpos[2] = height_m
     assert body.low is low
+
+
+def test_a_simulation_that_has_burst_lies_and_does_not_stand_up_again_by_itself(
+    lite3: RobotProfile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo keeps a log
+    body = Lite3(lite3)
+    body._data.qvel[10] = math.nan
+    body.stand()
+    assert body.low
+    body.reset(None)
+    body.stand()
+    assert not body.low
 
 
 # -- starts -----------------------------------------------------------------------------------

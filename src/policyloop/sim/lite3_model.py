@@ -72,7 +72,7 @@ def lite3_mjcf(physics: Lite3Physics, max_effort_nm: tuple[float, ...], *, feet_
     mass, centre, inertia = _TORSO
     contact = f'friction="{physics.friction} .01 .01" solref=".0125 1"'
     return f"""<mujoco model="lite3"><compiler angle="radian" autolimits="true"/>
-<option timestep="{physics.step_s}" integrator="implicitfast"/>
+<option timestep="{physics.step_s}" integrator="implicitfast"><flag autoreset="disable"/></option>
 <default><default class="robot"><geom contype="0" conaffinity="1" condim="3" {contact}/></default></default>
 <worldbody><geom name="floor" type="plane" size="0 0 .1" contype="1" conaffinity="1" {contact}/>
 <body name="torso" pos="0 0 {STANDING_M}"><freejoint/>{_inertial(mass + physics.payload_kg, centre, inertia)}

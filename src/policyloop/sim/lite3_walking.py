@@ -31,6 +31,8 @@ _PUSH_MPS, _PUSH_EVERY_S = 0.4, 3.0
 _FRICTIONS, _PAYLOADS_KG, _GAINS = (0.5, 1.25), (-0.5, 2.0), (0.85, 1.15)
 _FALLEN_UP, _FALLEN_M = 0.8, 0.18
 """The body's vertical points up by less than this, or the torso is lower."""
+_BURST = 1e3
+"""No number of a robot that moves as one can is larger."""
 _STATE = 1 + 7 + 12 + 18
 """MuJoCo's full physics state: time, pose, joints, velocities."""
 
@@ -227,7 +229,7 @@ class WalkingLite3s:
         control = np.repeat(target[:, None], self._substeps, axis=1)
         states, sensed = self._rollout.rollout(self._models, self._data, self._state, control=control)
         self._state = states[:, -1].copy()
-        burst = ~np.isfinite(self._state).all(axis=1)
+        burst = ~(np.abs(self._state) < _BURST).all(axis=1)
         if burst.any():
             self._restart(np.flatnonzero(burst))
         feet = sensed[:, -1, self._feet_at :].reshape(self.count, 4, 3)[:, :, 2] - self._foot_radius_m
