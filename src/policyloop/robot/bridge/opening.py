@@ -6,6 +6,7 @@ from pathlib import Path
 
 from policyloop.core.profile import RobotProfile
 from policyloop.errors import ConfigError, UsageError
+from policyloop.robot.bridge.header import LONGEST_VALIDITY_NS
 from policyloop.robot.bridge.paced import PacedBridge
 from policyloop.robot.bridge.shared_file import shared_path
 from policyloop.robot.bridge.shared_memory import SharedMemoryBridge
@@ -26,7 +27,7 @@ def open_bridge(io: str, profile: RobotProfile, robot: str) -> SharedMemoryBridg
         robot: Names the shared memory unless `io` does.
 
     Raises:
-        ConfigError: The robot has a camera.
+        ConfigError: The robot has a camera, or its commands are valid for longer than shared memory allows.
         UsageError: `io` is none of these.
         PolicyloopError: See the bridges.
     """
@@ -37,6 +38,12 @@ def open_bridge(io: str, profile: RobotProfile, robot: str) -> SharedMemoryBridg
     kind, _, where = io.partition(":")
     states, size, targets = profile.sensed_indices, profile.proprio_size, len(profile.action)
     if kind == "bridge":
+        if (valid_ns := profile.rates.command_valid_ns) > LONGEST_VALIDITY_NS:
+            raise ConfigError(
+                f"commands of profile '{profile.name}' are valid for {valid_ns * 1e-9:g} s, and a controller obeys none"
+                f" for more than {LONGEST_VALIDITY_NS * 1e-9:g} s",
+                "lower command_valid_s in [rates]; two ticks must fit into it",
+            )
         joints = profile.joints
         return SharedMemoryBridge(
             Path(where) if where else shared_path(robot),
@@ -47,7 +54,7 @@ def open_bridge(io: str, profile: RobotProfile, robot: str) -> SharedMemoryBridg
             kp=() if joints is None else (joints.kp,) * targets,
             kd=() if joints is None else (joints.kd,) * targets,
             pose=() if joints is None else profile.stop().values,
-            longest_validity_ns=profile.rates.command_valid_ns,
+            longest_validity_ns=valid_ns,
         )
     if kind == "unix" and where:
         return SocketBridge.unix(Path(where), states=states, proprio_size=size, targets=targets)
