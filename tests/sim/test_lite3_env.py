@@ -23,7 +23,7 @@ HOLDING = (HOLDING_NM / 30 / ([0.125, 0.25, 0.25] * 4)).astype(np.float32)
 DOWN = np.array([0, -7.4, 5.6] * 4, np.float32)
 
 
-@pytest.mark.filterwarnings("ignore:.*symmetric and normalized")  # outputs are the network's, as they are
+@pytest.mark.filterwarnings("ignore::UserWarning")  # it recommends bounds; physics have none
 def test_it_keeps_gymnasiums_rules(lite3: RobotProfile) -> None:
     check_env(Lite3Env(lite3), skip_render_check=True)
 
