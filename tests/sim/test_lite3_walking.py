@@ -237,6 +237,34 @@ def test_another_robots_profile_is_refused(walker: RobotProfile, lite3: RobotPro
         WalkingLite3s(strange, 1, 0)
 
 
+def test_who_is_no_lite3_or_wants_to_sense_what_nobody_does_is_refused(
+    mini: RobotProfile, lite3: RobotProfile, make: Make
+) -> None:
+    with pytest.raises(ConfigError, match="'rover-mini' does not describe a Lite3"):
+        make(profile=mini)
+    entry = msgspec.structs.replace(lite3.proprio[0], name="foot_force")
+    with pytest.raises(ConfigError, match="no simulated Lite3 senses 'foot_force'") as caught:
+        make(profile=msgspec.structs.replace(lite3, proprio=(entry, *lite3.proprio[1:])))
+    assert "base_ang_vel" in caught.value.remedy
+
+
+def test_outputs_go_through_the_profiles_own_map(make: Make, equal: None, lite3: RobotProfile) -> None:
+    """A policy drives a robot by the map of its profile: it must learn by the same."""
+    wide = tuple(
+        msgspec.structs.replace(entry, low=center - 0.5, high=center + 0.5, center=None, scale=None)
+        for entry, center in zip(lite3.action, POSE.tolist(), strict=True)
+    )
+    bent = msgspec.structs.replace(lite3, action_map="tanh", action=wide)
+    linear = msgspec.structs.replace(
+        lite3, action=tuple(msgspec.structs.replace(entry, scale=0.5) for entry in lite3.action)
+    )
+    outputs = np.random.default_rng(0).normal(0, 0.5, (4, 12))
+    one, other = make(profile=bent), make(profile=linear)
+    one.step(outputs)
+    other.step(np.tanh(outputs))
+    np.testing.assert_allclose(one._state, other._state, atol=1e-5)
+
+
 # -- how they move ----------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -101,7 +102,5 @@ def _be_hardware(profile: RobotProfile, path: Path, seed: int, seconds: float, f
     finally:
         robot.close()
     modes = ", ".join(f"{mode} at {at_s:.2f} s" for mode, at_s in report.modes)
-    typer.echo(
-        f"{report.seconds:.1f} s: {modes or 'no controller came'}; walked at {report.forward_mps:.2f} m/s"
-        + ("; FELL" if report.fell else "")
-    )
+    walked = "" if math.isnan(report.forward_mps) else f"; walked at {report.forward_mps:.2f} m/s"
+    typer.echo(f"{report.seconds:.1f} s: {modes or 'no controller came'}{walked}" + ("; FELL" if report.fell else ""))

@@ -33,6 +33,17 @@ _FALLEN_UP, _FALLEN_M = 0.8, 0.18
 """The body's vertical points up by less than this, or the torso is lower."""
 _BURST = 1e3
 """No number of a robot that moves as one can is larger."""
+_SENSED = frozenset(
+    {
+        "base_ang_vel",
+        "projected_gravity",
+        "wanted_linear_vel",
+        "wanted_angular_vel",
+        "joint_pos",
+        "joint_vel",
+        "last_action",
+    }
+)
 _STATE = 1 + 7 + 12 + 18
 """MuJoCo's full physics state: time, pose, joints, velocities."""
 
@@ -133,7 +144,7 @@ class WalkingLite3s:
     """Many robots at once.
 
     Args:
-        profile: The Lite3's joints, in any order; the action map is linear.
+        profile: The Lite3's joints, in any order.
         count: Of robots.
         seed: Of everything random.
         reward: Weights of `WALKING_TERMS`.
@@ -147,12 +158,14 @@ class WalkingLite3s:
     def __init__(
         self, profile: RobotProfile, count: int, seed: int, reward: Mapping[str, float] = WALKING_REWARD
     ) -> None:
+        self._order = joint_order(profile)
         assert profile.joints is not None
+        if strange := {entry.name for entry in profile.proprio} - _SENSED:
+            raise ConfigError(f"no simulated Lite3 senses '{min(strange)}'", f"use {', '.join(sorted(_SENSED))}")
         if strange := set(reward) - set(WALKING_TERMS):
             raise ConfigError(f"no walking term '{min(strange)}'", f"use {', '.join(WALKING_TERMS)}")
         self.profile, self.count = profile, count
         self._reward = dict(reward)
-        self._order = joint_order(profile)
         self._dt_s = 1 / profile.rates.control_hz
         physics = Lite3Physics(whole_body=False)
         self._substeps = max(1, round(self._dt_s / physics.step_s))
@@ -172,7 +185,6 @@ class WalkingLite3s:
         self._foot_radius_m = float(model.geom("FL_foot").size[0])
         self._rest = np.empty(len(JOINTS))
         self._rest[self._order] = profile.action_center
-        self._center, self._scale = profile.action_center.astype(np.float64), profile.action_scale.astype(np.float64)
         self._state = np.zeros((count, _STATE))
         self._last, self._wanted = np.zeros((count, len(JOINTS))), np.zeros((count, 3))
         self._age_s, self._air_s, self._stance_s = np.zeros(count), np.zeros((count, 4)), np.zeros((count, 4))
@@ -225,7 +237,7 @@ class WalkingLite3s:
         """Let every robot follow its network's output, (n, actions), for one tick; whoever ends begins anew."""
         self._push()
         target = np.empty((self.count, len(JOINTS)))
-        target[:, self._order] = self._center + self._scale * outputs
+        target[:, self._order] = self.profile.actions_of(outputs)
         control = np.repeat(target[:, None], self._substeps, axis=1)
         states, sensed = self._rollout.rollout(self._models, self._data, self._state, control=control)
         self._state = states[:, -1].copy()
