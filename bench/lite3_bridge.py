@@ -48,8 +48,8 @@ def run_once(
     with tempfile.TemporaryDirectory(dir=shm) as temporary:
         folder = Path(temporary)
         ways = {
-            "shm": (f"bridge:{folder / 'agent'}", ["--agent", str(folder / "agent")]),
-            "unix": (f"unix:{folder / 'agent'}", ["--unix", str(folder / "agent")]),
+            "shm": (f"bridge:{folder / 'agent'}", ["--program", str(folder / "program")]),
+            "unix": (f"unix:{folder / 'agent'}", ["--unix", str(folder / "program")]),
         }
         if io == "tcp":
             port = free_port()
@@ -70,7 +70,7 @@ def run_once(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        while io != "tcp" and not (folder / "agent").exists():
+        while io != "tcp" and not (folder / "program").exists():
             time.sleep(0.05)
         time.sleep(STARTS_S if io == "tcp" else 0)
         drives = subprocess.Popen(

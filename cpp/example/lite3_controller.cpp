@@ -1,7 +1,7 @@
 // A 1 kHz controller for a legged robot with twelve joints: reads its sensors, walks with a policy's targets, and damps
 // when the policy dies, stalls, or says what no robot should do. It never blocks and has one thread.
 //
-//   lite3_controller --hardware FILE (--agent FILE | --unix PATH | --tcp PORT) [--seconds S] ...
+//   lite3_controller --hardware FILE (--program FILE | --unix PATH | --tcp PORT) [--seconds S] ...
 //
 // The "hardware" here is another shared file of the same kind, whose owner is a simulator: it writes 34 floats (gyro 3,
 // projected gravity 3, user command 3, joint position 12, joint velocity 12, request 1), this controller answers with
@@ -38,7 +38,7 @@ extern "C" void stop(int) { stopped = 1; }
 
 struct Options {
   const char* hardware = nullptr;
-  const char* agent = nullptr;
+  const char* program = nullptr;
   const char* unix_path = nullptr;
   std::uint16_t tcp_port = 0;
   double seconds = 0.0;  // 0: until it is told to stop
@@ -119,10 +119,10 @@ class Policy {
   void look(std::int64_t now) noexcept {
     if (now < look_ns_) return;
     look_ns_ = now + kLookAgain;
-    if (options_.agent == nullptr) return look_for_socket();
-    if (file_ && !file_->replaced(options_.agent)) return;
+    if (options_.program == nullptr) return look_for_socket();
+    if (file_ && !file_->replaced(options_.program)) return;
     Error error = Error::none;
-    auto found = SharedFile::open(options_.agent, {kStates, kTargets, {}}, error);
+    auto found = SharedFile::open(options_.program, {kStates, kTargets, {}}, error);
     tell(error);
     if (found && found->header().joints == 0) return tell(Error::wrong_size);
     if (found) file_ = std::move(found);
@@ -295,7 +295,7 @@ bool parse(int count, char** words, Options& options) {
     const double number = std::atof(value);
     const auto ns = static_cast<std::int64_t>(number * 1e6);
     if (std::strcmp(name, "--hardware") == 0) options.hardware = value;
-    else if (std::strcmp(name, "--agent") == 0) options.agent = value;
+    else if (std::strcmp(name, "--program") == 0) options.program = value;
     else if (std::strcmp(name, "--unix") == 0) options.unix_path = value;
     else if (std::strcmp(name, "--tcp") == 0) options.tcp_port = static_cast<std::uint16_t>(number);
     else if (std::strcmp(name, "--seconds") == 0) options.seconds = number;
@@ -306,7 +306,7 @@ bool parse(int count, char** words, Options& options) {
     else if (std::strcmp(name, "--damping-kd") == 0) options.damping_kd = static_cast<float>(number);
     else return false;
   }
-  const int ways = (options.agent != nullptr) + (options.unix_path != nullptr) + (options.tcp_port != 0);
+  const int ways = (options.program != nullptr) + (options.unix_path != nullptr) + (options.tcp_port != 0);
   return options.hardware != nullptr && ways == 1 && options.period_ns > 0 && options.damping_kd >= 0;
 }
 
@@ -324,7 +324,7 @@ int main(int count, char** words) {
   Options options;
   if (!parse(count, words, options)) {
     std::fputs(
-        "usage: lite3_controller --hardware FILE (--agent FILE | --unix PATH | --tcp PORT) [--seconds S]\n"
+        "usage: lite3_controller --hardware FILE (--program FILE | --unix PATH | --tcp PORT) [--seconds S]\n"
         "  [--period-ms 1] [--frame-period-ms 12] [--reply-valid-ms 50] [--sensor-timeout-ms 50] [--damping-kd 4]\n"
         "  [--realtime]\n",
         stderr);

@@ -304,7 +304,7 @@ def command(owned: SharedFile) -> Callable[[float], None]:
 
 
 def controller_words(programs: Path, tmp_path: Path, *options: object) -> list[object]:
-    files = ["--hardware", tmp_path / "hardware", "--agent", tmp_path / "robot"]
+    files = ["--hardware", tmp_path / "hardware", "--program", tmp_path / "robot"]
     return [programs / "lite3_controller", *files, *options]
 
 

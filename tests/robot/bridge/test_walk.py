@@ -135,7 +135,7 @@ class Robot:
         self._until(lambda: self._made(agent, "program"))
         self._policyloop("hardware", "sim", "--hardware", hardware)
         self._until(lambda: self._made(hardware, "hardware"))
-        way = "--agent" if self._io == "bridge" else "--unix"
+        way = "--program" if self._io == "bridge" else "--unix"
         self._start("controller", self._programs / "lite3_controller", "--hardware", hardware, way, agent, *PATIENT)
         self._until(lambda: "mode policy" in self.told("controller") or self._over())
         end_s = time.monotonic() + seconds
