@@ -48,8 +48,8 @@ def run_once(
     with tempfile.TemporaryDirectory(dir=shm) as temporary:
         folder = Path(temporary)
         ways = {
-            "shm": (f"bridge:{folder / 'agent'}", ["--program", str(folder / "program")]),
-            "unix": (f"unix:{folder / 'agent'}", ["--unix", str(folder / "program")]),
+            "shm": (f"bridge:{folder / 'program'}", ["--program", str(folder / "program")]),
+            "unix": (f"unix:{folder / 'program'}", ["--unix", str(folder / "program")]),
         }
         if io == "tcp":
             port = free_port()
