@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +76,16 @@ def test_an_io_that_is_none_exits_with_2_and_names_the_forms(lite3_bundle: Path,
     assert "--io ether" in err
     for form in ("sim", "bridge", "bridge:FILE", "unix:PATH", "tcp:PORT", "tcp:HOST:PORT", "zmq:ADDRESS"):
         assert form in err
+
+
+def test_an_io_that_is_none_leaves_no_thread_behind(
+    lite3_bundle: Path, spawn: Callable[..., subprocess.Popen[str]]
+) -> None:
+    words = ("run", "--profile", "lite3", "--policy", lite3_bundle, "--io", "ether")
+    child = spawn(*words, "--connect", "tcp://127.0.0.1:1")
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 2
+    assert "--io ether" in err
 
 
 def test_a_rover_has_no_bridge(cloned: Path, policyloop: Call) -> None:

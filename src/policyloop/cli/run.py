@@ -101,6 +101,8 @@ def run(
         link = None
         identity = identity_at(keys)
         robot_name = name or (identity.name if identity else socket.gethostname())
+        clock = MonotonicClock()
+        robot, await_input = open_machine(io, loaded, robot_name, rng, clock)  # before there is a thread to be ended
         boot = ""
         if connect:
             uplink = Uplink(
@@ -113,8 +115,6 @@ def run(
                 download=download,
             )
             boot, link = uplink.boot, UplinkThread(uplink)
-        clock = MonotonicClock()
-        robot, await_input = open_machine(io, loaded, robot_name, rng, clock)
         recorder = Recorder(loaded, robot_name, boot, link.append if link else None)
         driver = PolicyDriver(slot, len(loaded.action), rng if explore else None)
         capture = None
