@@ -126,6 +126,15 @@ def test_a_controller_that_is_late_gets_half_a_tick_of_grace(
     assert controller.switch.now.state == "armed"
 
 
+def test_a_policy_is_not_asked_for_an_answer_that_nobody_gets(lite3: RobotProfile) -> None:
+    frames = [12.0 * n for n in range(6)] + [12.0 * n for n in range(8, 12)]  # two are missing
+    controller = Controller(lite3, frames)
+    controller.run(12)
+    armed = [reason for reason in controller.reasons if reason != "disarmed"]
+    assert armed.count("held") == controller.waits.count(False) > 0
+    assert controller.asked == armed.count("") == len(armed) - armed.count("held")
+
+
 def test_a_frame_that_waits_already_is_a_tick_at_once(lite3: RobotProfile) -> None:
     controller = Controller(lite3, [0, 1, 2, 3], work_ms=5.0)
     controller.run(7)
@@ -140,7 +149,7 @@ def test_ticks_without_a_frame_end_in_damping(lite3: RobotProfile) -> None:
     controller.run(18)
     assert controller.waits == [True] * 10 + [False] * 8
     assert controller.times_ms[10:] == pytest.approx([108 + 18 * n for n in range(1, 9)])
-    assert controller.reasons[10:12] == ["", ""]
+    assert controller.reasons[10:12] == ["held", "held"]
     assert controller.reasons[12:] == ["stale"] + ["tripped"] * 5
     assert [command.damped for _, command in controller.told[9:]] == [False] * 3 + [True] * 7
     assert controller.switch.now.reason == "joints were let go: stale"

@@ -99,7 +99,7 @@ class Actor:
         self._failed = False
         self._between_ticks = between_ticks
         self._watch = watch
-        self._await_input = await_input
+        self._await_input, self._asked = await_input, True
         self._lateness_ns, self._work_ns = array("q"), array("q")
         self.errors = self._missed = 0
         self._reported, self._reported_ns = "", 0
@@ -184,7 +184,7 @@ class Actor:
             return None
 
     def _propose(self, observation: Observation | None) -> Action | None:
-        if observation is None:
+        if observation is None or not self._asked:  # an answer that nobody gets would be learned as the last one
             return None
         try:
             action = self._driver.propose(observation)
@@ -249,7 +249,8 @@ class Actor:
             self._clock.sleep_until_ns(deadline_ns)
             return deadline_ns
         grace_ns = deadline_ns + self._profile.rates.period_ns // 2
-        return self._clock.now_ns() if self._await_input(grace_ns) else grace_ns
+        self._asked = self._await_input(grace_ns)
+        return self._clock.now_ns() if self._asked else grace_ns
 
     @contextmanager
     def _watched(self) -> Iterator[Callable[[], None]]:
