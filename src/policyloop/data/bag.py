@@ -6,7 +6,6 @@ Where the bag has no proprioception of ours it is built from odometry, IMU and d
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Callable, Iterator
 from itertools import groupby
@@ -19,10 +18,11 @@ import numpy as np
 from policyloop.core.corridor import column_distances, free_distance
 from policyloop.core.step import Action, Arrays, Command, Observation, Stamps, Step
 from policyloop.core.sync import Synchronizer
-from policyloop.data.ros_messages import RosMessages
 from policyloop.errors import MissingExtra, StorageError, UsageError, VerificationError, WireError
 from policyloop.link.journal import Journal
 from policyloop.robot.recorder import Recorder
+from policyloop.robot.ros.cdr import RosMessages
+from policyloop.robot.ros.messages import color, commanded, depth_mm, motion, posture
 from policyloop.wire.codec import encode_step
 
 __all__ = ["DEFAULT_TOPICS", "Imported", "import_bag"]
@@ -143,6 +143,12 @@ class _BagReader:
             raise UsageError(f"profile '{self._profile.name}' has no camera", "bags of such robots are not supported")
         self._names = {topic: name for name, topic in topics.items()}
         self._messages = RosMessages(self._profile)
+        self._readings: dict[str, Callable[[Any], Any]] = {
+            "odom": motion,
+            "imu": posture,
+            "cmd_vel": lambda message: commanded(message, self._profile),
+            "proprio": lambda message: np.asarray(message.data, np.float32),
+        }
         period_ns = self._profile.rates.period_ns
         self._pairs = Synchronizer(("rgb", "depth"), period_ns // 2)
         self._newest: dict[str, tuple[int, Any]] = {}
@@ -163,12 +169,10 @@ class _BagReader:
         try:
             message = self._messages.decode(kind, data)
             if name not in ("rgb", "depth"):
-                self._newest[name] = (stamp_ns, message)
+                self._newest[name] = (stamp_ns, self._readings[name](message))
                 return
-            camera = self._profile.camera
-            assert camera is not None
-            shape = (camera.height, camera.width, 3) if name == "rgb" else (camera.height, camera.width)
-            picture = self._messages.picture(kind, message, shape)
+            specs = self._profile.observation_specs
+            picture = (color if name == "rgb" else depth_mm)(message, specs[name].shape)
         except (ValueError, KeyError, AttributeError, AssertionError, WireError) as error:
             raise VerificationError(
                 f"a message of {topic} is not what profile '{self._profile.name}' says: {error}",
@@ -192,31 +196,22 @@ class _BagReader:
 
     def _command(self, stamp_ns: int) -> tuple[float, ...]:
         """Return the newest command, or to stand if it is too old."""
-        sent_ns, message = self._newest.get("cmd_vel", (-(1 << 62), None))
-        if message is None or stamp_ns - sent_ns > _COMMAND_LASTS_S * 1e9:
-            self._undriven += 1
-            return tuple(0.0 for _ in self._profile.action)
-        twist = getattr(message, "twist", message)  # a TwistStamped holds a Twist
-        driven = {"linear": twist.linear.x, "angular": twist.angular.z}
-        return tuple(float(min(max(driven[q.name], q.low), q.high)) for q in self._profile.action)
+        sent_ns, values = self._newest.get("cmd_vel", (-(1 << 62), ()))
+        if stamp_ns - sent_ns <= _COMMAND_LASTS_S * 1e9:
+            return values
+        self._undriven += 1
+        return self._profile.stop().values
 
     def _proprio(self, arrays: Arrays) -> Any:
-        """Return the profile's vector from what was sensed last; 0 = unknown."""
+        """Return the profile's vector from what was sensed last; what nobody sensed is at its center."""
         if "proprio" in self._newest:
-            return np.asarray(self._newest["proprio"][1].data, np.float32)
+            return self._newest["proprio"][1]
         camera, body = self._profile.camera, self._profile.body
         assert camera is not None
         columns = column_distances(arrays["depth"], camera)
         sensed = {"min_forward_dist": free_distance(columns, camera, body.corridor_half_width_m)}
-        if "odom" in self._newest:
-            twist = self._newest["odom"][1].twist.twist
-            sensed |= {"linear_vel": twist.linear.x, "angular_vel": twist.angular.z}
-        if "imu" in self._newest:
-            imu = self._newest["imu"][1]
-            q, a = imu.orientation, imu.linear_acceleration
-            sensed["roll"] = math.atan2(2 * (q.w * q.x + q.y * q.z), 1 - 2 * (q.x * q.x + q.y * q.y))
-            sensed["pitch"] = math.asin(max(-1.0, min(1.0, 2 * (q.w * q.y - q.z * q.x))))
-            sensed["accel_mag"] = math.sqrt(a.x * a.x + a.y * a.y + a.z * a.z)
+        for name in ("odom", "imu"):
+            sensed |= self._newest[name][1] if name in self._newest else {}
         return np.array([sensed.get(quantity.name, quantity.center) for quantity in self._profile.proprio], np.float32)
 
     def _store(self, step: Step) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from policyloop.core.step import Step, StepRecord
-from policyloop.data.ros_messages import RosMessages
 from policyloop.errors import MissingExtra, StorageError, UsageError
 from policyloop.link.journal import Journal
+from policyloop.robot.ros.cdr import RosMessages
 from policyloop.wire.codec import decode_step
 
 __all__ = ["CaptureTimes", "export_mcap"]

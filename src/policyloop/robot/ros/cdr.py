@@ -1,4 +1,4 @@
-"""Steps as ROS 2 messages, encoded without ROS: what the MCAP export writes and the import reads.
+"""Steps as ROS 2 messages, encoded without ROS: what the MCAP export writes. Bags are decoded by the same.
 
 Topics, under the robot's name:
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Arrays, StepRecord
 from policyloop.errors import MissingExtra
-from policyloop.wire.rgb import JPEG_START, unpack_rgb
+from policyloop.wire.rgb import JPEG_START
 
 __all__ = ["Encoded", "RosMessages"]
 
@@ -113,16 +113,3 @@ class RosMessages:
         kind, vector = "geometry_msgs/msg/Twist", self._types["geometry_msgs/msg/Vector3"]
         message = self._types[kind](vector(command["linear"], 0.0, 0.0), vector(0.0, 0.0, command["angular"]))
         return self._encoded("cmd_vel", kind, message)
-
-    @staticmethod
-    def picture(kind: str, message: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-        """Return the pixels of an Image or CompressedImage message of exactly `shape`; WireError otherwise."""
-        if kind.endswith("CompressedImage"):
-            return unpack_rgb(bytes(message.data), shape)
-        kinds: dict[str, Any] = {"rgb8": np.uint8, "bgr8": np.uint8, "16UC1": "<u2", "mono16": "<u2"}
-        dtype = np.dtype(kinds.get(message.encoding, np.uint8))
-        picture = np.frombuffer(bytes(message.data), dtype.newbyteorder(">") if message.is_bigendian else dtype)
-        row = message.step // dtype.itemsize
-        used = int(np.prod(shape[1:]))
-        picture = picture.reshape(-1, row)[:, :used].reshape(shape).astype(dtype.newbyteorder("="))
-        return picture[..., ::-1] if message.encoding == "bgr8" else picture
