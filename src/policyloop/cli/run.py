@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import socket
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -64,101 +62,45 @@ def run(
 
     It starts disarmed: `policyloop robot arm`, or --arm.
     """
-    from policyloop.robot.scheduling import freeze_garbage, schedule
+    from policyloop.robot.scheduling import schedule
 
     schedule(on_big_cores=big_cores, priority=real_time)  # before numpy and others start threads
 
     import numpy as np
 
-    from policyloop.bundle.signing import KeyRing
     from policyloop.cli.machine import open_machine
     from policyloop.core.clock import MonotonicClock
     from policyloop.core.profile import load_profile
-    from policyloop.link.uplink import Uplink
-    from policyloop.robot.actor import Actor
-    from policyloop.robot.calibration import CalibrationCapture, CalibrationSettings
-    from policyloop.robot.control import ControlSocket, socket_path
-    from policyloop.robot.drivers import PolicyDriver
-    from policyloop.robot.notify import Notifier
-    from policyloop.robot.pull import open_download
-    from policyloop.robot.recorder import Recorder
-    from policyloop.robot.service import UplinkThread
-    from policyloop.runtime.guarded import open_slot
+    from policyloop.robot.calibration import CalibrationSettings
+    from policyloop.robot.program import Program, ProgramSettings
+    from policyloop.robot.service import LinkSettings
     from policyloop.runtime.health import SwapSettings
-    from policyloop.runtime.locate import find_policy
-    from policyloop.safety.arming import ArmingLimits, ArmingSwitch
-    from policyloop.safety.gate import SafetyGate
 
     loaded = load_profile(profile)
-    found = find_policy(policy)
-    ring = None if trusted is None else KeyRing(trusted)
-    download = open_download(pull, found, loaded, ring, connect)
-    stop = stop_on_signals()
-    rng = np.random.default_rng(seed)
-    proof = SwapSettings(shadow_ticks=shadow_ticks, probation_s=probation)
-    slot = open_slot(found, loaded, backend, ring, proof)
-    with tempfile.TemporaryDirectory(prefix="policyloop-") as temporary:
-        link = None
-        identity = identity_at(keys)
-        robot_name = name or (identity.name if identity else socket.gethostname())
-        clock = MonotonicClock()
-        robot, await_input = open_machine(io, loaded, robot_name, rng, clock)  # before there is a thread to be ended
-        boot = ""
-        if connect:
-            uplink = Uplink(
-                connect,
-                loaded,
-                robot_name,
-                spool or Path(temporary),
-                identity=identity,
-                gateway_key=gateway_key,
-                download=download,
-            )
-            boot, link = uplink.boot, UplinkThread(uplink)
-        recorder = Recorder(loaded, robot_name, boot, link.append if link else None)
-        driver = PolicyDriver(slot, len(loaded.action), rng if explore else None)
-        capture = None
-        if calibration is not None:
-            wanted = CalibrationSettings(interval_s=calibration_interval, count=calibration_count)
-            capture = CalibrationCapture(calibration, wanted)
-        arming = ArmingSwitch(ArmingLimits.of(loaded), arm_once=arm)
-        switch = ControlSocket(control or socket_path(robot_name), arming, lambda: slot.policy.version)
-
-        def status() -> str:
-            now = arming.now
-            why = f" ({now.reason})" if now.reason else ""
-            return f"{now.state}{why}, policy {slot.policy.version}, {slot.swaps} swaps, {actor.errors} errors"
-
-        def between_ticks() -> None:
-            notifier.alive()
-            slot.follow()
-
-        notifier = Notifier(clock, status)
-        actor = Actor(
-            loaded,
-            robot,
-            robot,
-            driver,
-            SafetyGate(loaded),
-            recorder,
-            clock,
-            arming=arming,
-            between_ticks=between_ticks,
-            watch=capture.observe if capture else None,
-            await_input=await_input,
-        )
-        freeze_garbage()
+    identity = identity_at(keys)
+    robot_name = name or (identity.name if identity else socket.gethostname())
+    settings = ProgramSettings(
+        policy=policy,
+        robot=robot_name,
+        backend=backend,
+        trusted=trusted,
+        proof=SwapSettings(shadow_ticks=shadow_ticks, probation_s=probation),
+        link=LinkSettings(address=connect, keys=keys, gateway_key=gateway_key, spool=spool),
+        pull=pull,
+        arm=arm,
+        control=control,
+        explore=explore,
+        calibration=calibration,
+        samples=CalibrationSettings(interval_s=calibration_interval, count=calibration_count),
+        seed=seed,
+    )
+    clock, stop = MonotonicClock(), stop_on_signals()
+    with Program(loaded, settings, clock) as program:
+        robot, await_input = open_machine(io, loaded, robot_name, np.random.default_rng(seed), clock)
         try:
-            actor.run(stop, ticks=round(seconds * loaded.rates.control_hz) if seconds else None)
+            actor = program.actor(robot, robot, await_input=await_input)
+            program.drive(actor, stop, seconds=seconds)
         finally:
-            notifier.stopping()
-            gc.unfreeze()
-            if link is not None:
-                link.close()
-            if capture is not None:
-                capture.close()
-            switch.close()
-            slot.close()
             robot.close()
     report = actor.report()
     if as_json:
@@ -167,8 +109,8 @@ def run(
         typer.echo(
             f"{report.ticks} ticks at {loaded.rates.control_hz:g} Hz, {report.missed} missed; late by "
             f"{report.lateness_p50_ms:.2f} ms (p99 {report.lateness_p99_ms:.2f}, worst {report.lateness_max_ms:.2f}); "
-            f"work {report.work_p50_ms:.2f} ms (p99 {report.work_p99_ms:.2f}); {slot.swaps} policy swaps, "
-            f"{actor.errors} errors; {arming.now.state}"
+            f"work {report.work_p50_ms:.2f} ms (p99 {report.work_p99_ms:.2f}); {program.slot.swaps} policy swaps, "
+            f"{actor.errors} errors; {program.arming.now.state}"
         )
-    if link is not None and link.failure is not None:
-        raise link.failure
+    if program.link is not None and program.link.failure is not None:
+        raise program.link.failure

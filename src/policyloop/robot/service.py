@@ -6,18 +6,65 @@ import logging
 import threading
 import time
 from collections import deque
+from pathlib import Path
 
+import msgspec
+
+from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step
 from policyloop.errors import IncompatibleError, PolicyloopError, StorageError, WireError
+from policyloop.link.download import Download
+from policyloop.link.keys import load_identity
 from policyloop.link.uplink import Uplink
 
-__all__ = ["UplinkThread"]
+__all__ = ["LinkSettings", "UplinkThread", "open_link"]
 
 log = logging.getLogger(__name__)
 
 _QUEUE_STEPS = 512
 """Steps that may wait for a slow disk; more would fill the memory."""
 _COMPLAIN_EVERY_S = 10.0
+
+
+class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a robot's steps go.
+
+    Attributes:
+        address: Of the gateway; empty = nowhere.
+        keys: Folder of this machine's keys; None = in plain, which only loopback takes.
+        gateway_key: Public key of the gateway; needed with `keys`.
+        spool: Folder of what waits for an acknowledgement; None = a temporary one.
+    """
+
+    address: str = ""
+    keys: Path | None = None
+    gateway_key: str = ""
+    spool: Path | None = None
+
+
+def open_link(
+    settings: LinkSettings, profile: RobotProfile, robot: str, temporary: Path, download: Download | None = None
+) -> UplinkThread:
+    """Start to stream what a robot records; PolicyloopError if keys or spool cannot be used.
+
+    Args:
+        settings: Where to.
+        profile: The robot's.
+        robot: Its name.
+        temporary: Folder of the spool if the settings name none.
+        download: Takes policies in that the gateway offers.
+    """
+    return UplinkThread(
+        Uplink(
+            settings.address,
+            profile,
+            robot,
+            settings.spool or temporary,
+            identity=None if settings.keys is None else load_identity(settings.keys),
+            gateway_key=settings.gateway_key,
+            download=download,
+        )
+    )
 
 
 class UplinkThread:
@@ -46,6 +93,11 @@ class UplinkThread:
             self._queue.append(step)
         else:
             self._overrun += 1
+
+    @property
+    def boot(self) -> str:
+        """See `Uplink`."""
+        return self._uplink.boot
 
     @property
     def pending(self) -> int:

@@ -52,6 +52,10 @@ class Clearance:
         self._body_m = (profile.body.length_m / 2, profile.body.width_m / 2)
         self._forget()
 
+    def tighten(self, profile: RobotProfile) -> None:
+        """Obey the narrower limits of a profile that is the same otherwise."""
+        self._profile = profile
+
     def reset(self) -> None:
         """Forget what is around: the robot stands somewhere else."""
         if self._surroundings is not None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from policyloop.core.profile import RobotProfile
 from policyloop.core.spec import RangedQuantity
 from policyloop.core.step import Action, Command, Observation
-from policyloop.errors import IncompatibleError
+from policyloop.errors import IncompatibleError, SafetyRefusal
 from policyloop.safety.arming import ArmState
 from policyloop.safety.clearance import Clearance
 
@@ -64,6 +64,26 @@ class SafetyGate:
         if self._clearance is not None:
             self._clearance.reset()
         self._forget()
+
+    def tighten(self, profile: RobotProfile) -> None:
+        """Obey the limits of `profile` from the next check on; what was seen is not forgotten.
+
+        Raises:
+            SafetyRefusal: One of them is wider than before.
+        """
+        limits, before = profile.limits, self._profile.limits
+        at_most = ("max_forward_mps", "max_reverse_mps", "max_angular_radps")
+        wider = [name for name in at_most if getattr(limits, name) > getattr(before, name)]
+        if limits.safety_distance_m < before.safety_distance_m:
+            wider.append("safety_distance_m")
+        for entry, had in zip(profile.action, self._profile.action, strict=True):
+            if entry.low < had.low or entry.high > had.high:
+                wider.append(entry.name)
+        if wider:
+            raise SafetyRefusal(f"limits of a running gate cannot be widened: {', '.join(wider)}", "start anew")
+        self._profile = profile
+        if self._clearance is not None:
+            self._clearance.tighten(profile)
 
     def _forget(self) -> None:
         self._last = self._profile.stop().values
