@@ -45,7 +45,7 @@ class TwistSink:
         driven = dict(zip(self._names, order.command.values, strict=True))
         with self._lock:
             if not self._closed:
-                self._publish(driven.get("linear", 0.0), driven.get("angular", 0.0))
+                self._publish(float(driven.get("linear", 0.0)), float(driven.get("angular", 0.0)))
 
     def close(self) -> None:
         """Stand still; what is written from now on goes nowhere."""

@@ -1,0 +1,1 @@
+"""policyloop's ROS 2 nodes: thin shells around `policyloop.robot.ros`."""
