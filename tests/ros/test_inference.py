@@ -17,7 +17,7 @@ import pytest
 from policyloop.bundle.build import Bundle
 from policyloop.bundle.signing import KeyRing
 from policyloop.bundle.store import Store
-from policyloop.convert.export import export_bundle
+from policyloop.convert.export import export_bundle, probe_features
 from policyloop.core.clock import MonotonicClock
 from policyloop.core.profile import RobotProfile
 from policyloop.learn.networks import make_network
@@ -79,7 +79,16 @@ class Rover:
 
 
 def bundle_of(profile: RobotProfile, version: int) -> Bundle:
-    return export_bundle(make_network("spatial", profile, seed=version), profile, version=version)
+    return export_bundle(
+        make_network("spatial", profile),
+        profile,
+        profile.nominal_normalizer,
+        network_name="spatial",
+        version=version,
+        noise_hold_ticks=1,
+        observations=probe_features(profile, 2),
+        training={},
+    )
 
 
 @pytest.fixture

@@ -145,12 +145,13 @@ class Inference:
             "errors": str(actor.errors),
             "signed": str(self._settings.trusted is not None),
         }
+        problems = []
         if self._values["use_npu"] and not policy.backend_name.startswith("rknn"):
-            return Diagnosis(
-                "warning", "policy", "use_npu is set, but there is no NPU here: it runs on the CPU", values
-            )
+            problems.append("use_npu is set, but it runs on the CPU: no NPU here, or no network for it in the bundle")
         if self._settings.trusted is None:
-            return Diagnosis("warning", "policy", "trusted_keys is empty: whoever can write a bundle drives", values)
+            problems.append("trusted_keys is empty: unsigned policies drive as well")
+        if problems:
+            return Diagnosis("warning", "policy", "; ".join(problems), values)
         return Diagnosis("ok", "policy", f"version {policy.version}", values)
 
     def close(self) -> None:

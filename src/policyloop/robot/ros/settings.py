@@ -31,7 +31,7 @@ __all__ = [
 Values = Mapping[str, Any]
 
 _CORES = {0: "auto", 1: "0", 2: "1", 3: "0_1", 4: "2", 7: "0_1_2"}
-"""As RKNNLite's masks count the cores of an RK3588."""
+"""As RKNNLite's masks count the cores of an RK3588; with 0 a bundle without a network for the NPU runs on the CPU."""
 
 
 def profile_of(values: Values, rate: str) -> RobotProfile:
@@ -109,11 +109,13 @@ def program_of(values: Values) -> ProgramSettings:
 
 
 def _backend(values: Values) -> str:
-    """Return the NPU's cores where it is wanted and there, else the CPU (row S23)."""
-    core = _CORES.get(values["npu_core_mask"])
-    if core is None:
-        raise ConfigError(f"npu_core_mask is {values['npu_core_mask']}", f"use one of {', '.join(map(str, _CORES))}")
-    return f"rknn:{core}" if values["use_npu"] and npu_present() else "onnx"
+    """Return what runs the network: the NPU where it is wanted and there, else the CPU (row S23)."""
+    mask = values["npu_core_mask"]
+    if mask not in _CORES:
+        raise ConfigError(f"npu_core_mask is {mask}", f"use one of {', '.join(map(str, _CORES))}")
+    if not values["use_npu"] or not npu_present():
+        return "onnx"
+    return f"rknn:{_CORES[mask]}" if mask else "auto"
 
 
 def _path(text: str) -> Path | None:
