@@ -114,9 +114,8 @@ class Stream:
         refused = f", the last was refused: {self._complaint}" if self._refused_lately(now_ns) else ""
         if self.captured_ns is None:
             return f"nothing on {self.topic} yet{refused}"
-        age_ns = now_ns - self.captured_ns
-        if age_ns > self._timeout_ns:
-            return f"{self.topic} is {age_ns * 1e-9:.2f} s old{refused}"
+        if now_ns - self.captured_ns > self._timeout_ns:
+            return f"nothing on {self.topic} within {self._timeout_ns * 1e-9:g} s{refused}"
         return ""
 
     def _refused_lately(self, now_ns: int) -> bool:
