@@ -27,6 +27,7 @@ from policyloop.robot.control import ask_robot
 
 pytestmark = [
     pytest.mark.ros,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # rclpy's own
     pytest.mark.skipif(
         importlib.util.find_spec("rclpy") is None, reason="NOT TESTED, rclpy does not import here: see docs/ros.md"
     ),
