@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -95,13 +96,10 @@ def run(
         seed=seed,
     )
     clock, stop = MonotonicClock(), stop_on_signals()
-    with Program(loaded, settings, clock) as program:
-        robot, await_input = open_machine(io, loaded, robot_name, np.random.default_rng(seed), clock)
-        try:
-            actor = program.actor(robot, robot, await_input=await_input)
-            program.drive(actor, stop, seconds=seconds)
-        finally:
-            robot.close()
+    robot, await_input = open_machine(io, loaded, robot_name, np.random.default_rng(seed), clock)
+    with closing(robot), Program(loaded, settings, clock) as program:
+        actor = program.actor(robot, robot, await_input=await_input)
+        program.drive(actor, stop, seconds=seconds)
     report = actor.report()
     if as_json:
         echo_json(report)

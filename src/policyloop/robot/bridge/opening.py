@@ -31,11 +31,13 @@ def open_bridge(io: str, profile: RobotProfile, robot: str) -> SharedMemoryBridg
         UsageError: `io` is none of these.
         PolicyloopError: See the bridges.
     """
+    kind, _, where = io.partition(":")
+    if kind not in ("bridge", "unix", "tcp", "zmq"):
+        raise UsageError(f"--io {io}", f"use sim, {IO_FORMS}")
     if profile.camera is not None:
         raise ConfigError(
             f"profile '{profile.name}' has a camera, and a bridge carries no pictures", "use a profile without [camera]"
         )
-    kind, _, where = io.partition(":")
     states, size, targets = profile.sensed_indices, profile.proprio_size, len(profile.action)
     if kind == "bridge":
         if (valid_ns := profile.rates.command_valid_ns) > LONGEST_VALIDITY_NS:
