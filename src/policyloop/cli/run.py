@@ -72,11 +72,14 @@ def run(
     from policyloop.cli.machine import open_machine
     from policyloop.core.clock import MonotonicClock
     from policyloop.core.profile import load_profile
+    from policyloop.robot.bridge.opening import parsed
     from policyloop.robot.calibration import CalibrationSettings
     from policyloop.robot.program import Program, ProgramSettings
     from policyloop.robot.service import LinkSettings
     from policyloop.runtime.health import SwapSettings
 
+    if io != "sim":
+        parsed(io)  # before anything is opened
     loaded = load_profile(profile)
     identity = identity_at(keys)
     robot_name = name or (identity.name if identity else socket.gethostname())
@@ -96,10 +99,11 @@ def run(
         seed=seed,
     )
     clock, stop = MonotonicClock(), stop_on_signals()
-    robot, await_input = open_machine(io, loaded, robot_name, np.random.default_rng(seed), clock)
-    with closing(robot), Program(loaded, settings, clock) as program:
-        actor = program.actor(robot, robot, await_input=await_input)
-        program.drive(actor, stop, seconds=seconds)
+    with Program(loaded, settings, clock) as program:
+        robot, await_input = open_machine(io, loaded, robot_name, np.random.default_rng(seed), clock)
+        with closing(robot):
+            actor = program.actor(robot, robot, await_input=await_input)
+            program.drive(actor, stop, seconds=seconds)
     report = actor.report()
     if as_json:
         echo_json(report)

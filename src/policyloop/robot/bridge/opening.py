@@ -13,7 +13,7 @@ from policyloop.robot.bridge.shared_memory import SharedMemoryBridge
 from policyloop.robot.bridge.sockets import SocketBridge
 from policyloop.robot.bridge.zeromq import ZeroMqBridge
 
-__all__ = ["IO_FORMS", "open_bridge"]
+__all__ = ["IO_FORMS", "open_bridge", "parsed"]
 
 IO_FORMS = "bridge, bridge:FILE, unix:PATH, tcp:PORT, tcp:HOST:PORT or zmq:ADDRESS"
 
@@ -31,9 +31,7 @@ def open_bridge(io: str, profile: RobotProfile, robot: str) -> SharedMemoryBridg
         UsageError: `io` is none of these.
         PolicyloopError: See the bridges.
     """
-    kind, _, where = io.partition(":")
-    if kind not in ("bridge", "unix", "tcp", "zmq"):
-        raise UsageError(f"--io {io}", f"use sim, {IO_FORMS}")
+    kind, where = parsed(io)
     if profile.camera is not None:
         raise ConfigError(
             f"profile '{profile.name}' has a camera, and a bridge carries no pictures", "use a profile without [camera]"
@@ -58,12 +56,18 @@ def open_bridge(io: str, profile: RobotProfile, robot: str) -> SharedMemoryBridg
             pose=() if joints is None else profile.stop().values,
             longest_validity_ns=valid_ns,
         )
-    if kind == "unix" and where:
+    if kind == "unix":
         return SocketBridge.unix(Path(where), states=states, proprio_size=size, targets=targets)
-    if kind == "tcp" and where:
-        host, _, port = where.rpartition(":")
-        if port.isdecimal():
-            return SocketBridge.tcp(host or "127.0.0.1", int(port), states=states, proprio_size=size, targets=targets)
-    if kind == "zmq" and where:
+    if kind == "zmq":
         return ZeroMqBridge(where, states=states, proprio_size=size, targets=targets)
-    raise UsageError(f"--io {io}", f"use sim, {IO_FORMS}")
+    host, _, port = where.rpartition(":")
+    return SocketBridge.tcp(host or "127.0.0.1", int(port), states=states, proprio_size=size, targets=targets)
+
+
+def parsed(io: str) -> tuple[str, str]:
+    """Return the kind of a bridge and where it is; UsageError if it is none of `IO_FORMS`."""
+    kind, _, where = io.partition(":")
+    complete = {"bridge": True, "unix": where != "", "tcp": where.rpartition(":")[2].isdecimal(), "zmq": where != ""}
+    if not complete.get(kind):
+        raise UsageError(f"--io {io}", f"use sim, {IO_FORMS}")
+    return kind, where
