@@ -6,7 +6,7 @@ READY := $(VENV)/.installed
 export POLICYLOOP_TOOLKIT ?= $(CURDIR)/.toolkit
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long test-aarch64 toolkit lint bench clean
+.PHONY: demo test test-long test-aarch64 test-ros toolkit lint bench clean
 
 demo: $(READY)
 	$(BIN)/policyloop demo --out demo $(ARGS)
@@ -20,6 +20,14 @@ test-long: $(READY) toolkit
 # The robot's side with its own wheels, and the genuine RKNNLite, under qemu: see the script.
 test-aarch64: $(READY) toolkit
 	PYTHON=$(BIN)/python tests/aarch64/run.sh
+
+# The ROS 2 nodes under a real rclpy, in an environment of its own that sees the other one.
+test-ros: $(READY)
+	test -x .ros/bin/python || $(BIN)/python -m venv .ros
+	.ros/bin/python -m pip install --quiet --requirement tests/ros/rclpy.txt
+	.ros/bin/python -c 'import sys, sysconfig; open(sysconfig.get_path("purelib") + "/policyloop.pth", "w").write(sys.argv[1])' \
+		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	PYTHONPATH=src OMP_NUM_THREADS=1 .ros/bin/python -m pytest -m ros tests/ros $(ARGS)
 
 # Without it the tests that convert are skipped, and say so.
 toolkit: $(READY)
@@ -43,4 +51,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) .toolkit .aarch64 demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .ros .toolkit .aarch64 demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

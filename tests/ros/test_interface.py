@@ -22,7 +22,7 @@ from policyloop.robot.ros.parameters import why_refused
 
 PACKAGE = Path(__file__).parents[2] / "ros" / "policyloop_ros"
 CODE = PACKAGE / "policyloop_ros"
-SHELLS = ("remote_training_collector", "remote_trained_inference", "cmd_vel_time_to_live", "shell", "spin", "entities")
+SHELLS = sorted(path.stem for path in CODE.glob("*.py") if path.stem not in ("interface", "__init__"))
 
 
 @pytest.fixture(scope="module")

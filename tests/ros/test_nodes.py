@@ -22,7 +22,10 @@ import pytest
 
 from policyloop.bundle.build import Bundle
 from policyloop.bundle.store import Store
+from policyloop.core.profile import RobotProfile
 from policyloop.errors import PolicyloopError
+from policyloop.link.gateway import Gateway
+from policyloop.link.journal import Journal
 from policyloop.robot.control import ask_robot
 
 pytestmark = [
@@ -292,6 +295,48 @@ def test_what_is_missing_stands_in_the_diagnostics(peer: Peer, start: Callable[.
     assert peer.diagnostics["policy"].level == b"\x02"
 
 
+def test_commands_of_another_type_are_named_at_the_start(
+    peer: Peer, start: Callable[..., Started], until: Until
+) -> None:
+    from geometry_msgs.msg import TwistStamped
+
+    peer.node.create_publisher(TwistStamped, "stamped", 1)
+    start(teleop_topic="stamped")
+    until(lambda: "publishers of stamped" in peer.diagnostics, 30)
+    until(lambda: "geometry_msgs/msg/TwistStamped" in peer.diagnostics["publishers of stamped"].message, 10)
+
+
+def test_stamped_commands_are_of_the_body(peer: Peer, start: Callable[..., Started], until: Until) -> None:
+    from geometry_msgs.msg import TwistStamped
+
+    heard: list[Any] = []
+    peer.node.create_subscription(TwistStamped, "cmd_vel_stamped", heard.append, 10)
+    start(enable_stamped_cmd_vel=True, cmd_vel_topic="cmd_vel_stamped")
+    until(lambda: len(heard) > 3, 30)
+    assert {message.header.frame_id for message in heard} == {"base_link"}
+    assert all(message.header.stamp.sec for message in heard)
+
+
+def test_a_persons_driving_reaches_the_trainer(peer: Peer, mini: RobotProfile, tmp_path: Path, until: Until) -> None:
+    journal = Journal(tmp_path / "journal", mini, writable=True)
+    gateway = Gateway(journal, mini, "tcp://127.0.0.1:*")
+    gateway.start()
+    peer.by_hand = 0.3
+    node = Started(tmp_path, {"server_address": gateway.address, "robot_name": "r7"}, "remote_training_collector")
+    try:
+        until(lambda: journal.next >= 10, 40)
+        assert node.end() == 0
+        step = journal.read(5)
+        assert (step.record.robot, step.record.action.source) == ("r7", "human")
+        assert step.record.action.values == pytest.approx((0.0, 0.3))
+        assert step.observation["depth"].min() >= 4000
+    finally:
+        node.process.kill()
+        node.process.communicate()
+        gateway.close()
+        journal.close()
+
+
 def test_another_rate_than_the_profiles_ends_it_with_a_sentence(start: Callable[..., Started]) -> None:
     node = start(inference_rate_hz=20.0)
     _, said = node.process.communicate(timeout=30)
@@ -301,6 +346,8 @@ def test_another_rate_than_the_profiles_ends_it_with_a_sentence(start: Callable[
 
 def test_a_peer_without_ros_is_heard(peer: Peer, start: Callable[..., Started], until: Until) -> None:
     pytest.importorskip("cyclonedds", reason="NOT TESTED: pip install cyclonedds")
+    if os.environ.get("RMW_IMPLEMENTATION") != "rmw_cyclonedds_cpp":
+        pytest.skip("NOT TESTED: cyclonedds refuses Fast DDS's type objects; set RMW_IMPLEMENTATION=rmw_cyclonedds_cpp")
     peer.talks = False
     start(profile="rover", model_path="/nowhere")
     command = [sys.executable, str(ROOT / "bench" / "ros_wire.py"), "--publish", str(DOMAIN), "--seconds", "8"]

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from std_srvs.srv import Trigger
-
 from policyloop.core.clock import MonotonicClock
 from policyloop.robot.ros.diagnosis import Diagnosis
 from policyloop.robot.ros.inference import Inference
 from policyloop_ros.interface import INFERENCE
 from policyloop_ros.shell import Shell
+from policyloop_ros.slow_service import SlowService
 from policyloop_ros.spin import run
 
 
@@ -30,14 +28,8 @@ class RemoteTrainedInference(Shell):
         self.listen_to_sensors(self._inference.source)
         if self.values["teleop_topic"]:
             self.listen("teleop_topic", self._inference.teleop.put, needed=False)
-        # In a group of its own: a reload takes long, and sensors must go on.
-        group = MutuallyExclusiveCallbackGroup()
-        self.create_service(Trigger, INFERENCE.services[0].name, self._reload, callback_group=group)
         self._inference.start()
-
-    def _reload(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success, response.message = self._inference.reload()
-        return response
+        self._service = SlowService(INFERENCE.services[0].name, self._inference.reload)
 
     def change(self, new: dict[str, Any]) -> str:
         """See `Shell.change`."""
@@ -50,6 +42,7 @@ class RemoteTrainedInference(Shell):
     def close(self) -> None:
         """See `Shell.close`."""
         self._inference.close()
+        self._service.close()
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 import rclpy
-from rclpy.executors import MultiThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
@@ -16,8 +16,6 @@ from policyloop_ros.shell import Shell
 
 __all__ = ["run"]
 
-_THREADS = 4
-"""Sensors, parameters and diagnostics, a reload that waits, and one to spare."""
 _LOOK_S = 0.1
 
 
@@ -36,7 +34,7 @@ def run(make: Callable[[], Shell]) -> int:
         get_logger("policyloop").fatal(str(error))
         rclpy.shutdown()
         return error.exit_code
-    executor = MultiThreadedExecutor(num_threads=_THREADS)
+    executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
         while not stop.is_set():
