@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.spec import Quantity, RangedQuantity
 from policyloop.core.step import Action, Arrays, Command, Observation
-from policyloop.errors import ConfigError
+from policyloop.errors import ConfigError, SafetyRefusal
 from policyloop.safety.arming import ArmState
 from policyloop.safety.clearance import Clearance
 from policyloop.safety.gate import GateMode, SafetyGate
@@ -248,6 +248,47 @@ def test_who_may_not_move_is_told_that_and_not_what_else_is_wrong(mini: RobotPro
 def test_exactly_the_allowed_speed_is_not_reduced(mini: RobotProfile) -> None:
     allowed_mps = Clearance(mini).allowed_speed_mps(float(np.float32(0.4)))
     assert gate_check(mini, propose(allowed_mps, 0.0), observe(mini, 0.4)) == Command((allowed_mps, 0.0), ())
+
+
+def limited(profile: RobotProfile, **limits: float) -> RobotProfile:
+    return msgspec.structs.replace(profile, limits=msgspec.structs.replace(profile.limits, **limits))
+
+
+def test_limits_that_were_tightened_hold_from_the_next_check_on(mini: RobotProfile) -> None:
+    gate = sighted(mini)
+    before = gate.check(None, observe(mini, 0.6), NOW_NS)
+    assert before.values == (0.0, 0.0)
+    gate.tighten(limited(mini, safety_distance_m=0.5))
+    driving(gate, propose(0.6, 0.0))
+    allowed_mps = Clearance(limited(mini, safety_distance_m=0.5)).allowed_speed_mps(float(np.float32(0.6)))
+    command = gate.check(propose(0.6, 0.0), observe(mini, 0.6), NOW_NS)
+    assert command == Command((pytest.approx(allowed_mps), 0.0), ("distance",))
+
+
+@pytest.mark.parametrize(
+    ("name", "wider"),
+    [("max_forward_mps", 0.61), ("max_reverse_mps", 0.11), ("max_angular_radps", 1.21), ("safety_distance_m", 0.249)],
+)
+def test_no_limit_of_a_running_gate_is_ever_widened(mini: RobotProfile, name: str, wider: float) -> None:
+    gate = SafetyGate(mini)
+    with pytest.raises(SafetyRefusal, match=f"cannot be widened: {name}"):
+        gate.tighten(limited(mini, **{name: wider}))
+    gate.tighten(mini)  # as it is, it may stay
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.11, 0.6), (-0.1, 0.61)])
+def test_no_range_of_a_running_gate_is_ever_widened(mini: RobotProfile, low: float, high: float) -> None:
+    linear = msgspec.structs.replace(mini.action[0], low=low, high=high)
+    roomy = limited(mini, max_forward_mps=0.7, max_reverse_mps=0.2)
+    wider = msgspec.structs.replace(roomy, action=(linear, mini.action[1]))
+    with pytest.raises(SafetyRefusal, match="cannot be widened: linear"):
+        SafetyGate(roomy).tighten(wider)
+
+
+def test_a_gate_without_distances_is_tightened_too(mini: RobotProfile) -> None:
+    gate = SafetyGate(mini, "limits")
+    gate.tighten(limited(mini, safety_distance_m=0.3))
+    assert gate.check(propose(0.05, 0.0), observe(mini, 0.1), NOW_NS).reasons == ()
 
 
 def test_while_a_person_drives_nobody_else_does(mini: RobotProfile) -> None:
