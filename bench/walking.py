@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 
@@ -163,7 +162,7 @@ def main() -> None:
     parser.add_argument("--cpu-minutes", type=float, default=10.0)
     parser.add_argument("--every-minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=msgspec.structs.fields(SimulationSettings)[4].default)
+    parser.add_argument("--steps", type=int, default=SimulationSettings().steps)
     parser.add_argument("--out", type=Path, default=Path("walking"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from policyloop.bundle.build import Bundle
 from policyloop.bundle.manifest import NETWORK_NAME
-from policyloop.bundle.signing import Signer, sign_bundle
+from policyloop.bundle.signing import Signer
 from policyloop.bundle.store import Store
 from policyloop.bundle.verify import read_manifest
 from policyloop.convert.export import export_bundle, probe_features
@@ -32,6 +32,7 @@ from policyloop.core.step import Arrays
 from policyloop.errors import ConfigError, IncompatibleError, PolicyloopError, StorageError
 from policyloop.learn.bc import Demonstrations, clone, cloning_loss, draw_batch
 from policyloop.learn.checkpoint import Checkpoint, CheckpointState, latest_checkpoint, save_checkpoint
+from policyloop.learn.delivery import deliver
 from policyloop.learn.device import choose_device, keep_freed_memory
 from policyloop.learn.feed import Feed, FeedState, is_demonstration, load_demonstrations, newest_demonstrations
 from policyloop.learn.metrics import Metrics
@@ -402,10 +403,7 @@ class Learner:
 
     def _deliver(self) -> None:
         """Make the exported policy the store's current one."""
-        path = self._store.add(self._bundle)
-        if self._signer is not None:
-            sign_bundle(path, self._bundle.manifest.encode(), self._signer)
-        self._store.activate(path)
+        deliver(self._bundle, self._store, self._signer)
         self._version, self._shipped = self._bundle.manifest.version, True
         if self._gateway is not None:
             self._gateway.announce(policy_version=self._version)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from policyloop.learn.networks import ActorCritic, Features
 
-__all__ = ["Rollout", "Trace", "generalized_advantages"]
+__all__ = ["Rollout", "Trace", "accumulated", "generalized_advantages"]
 
 Float = NDArray[np.float32]
 
@@ -54,14 +54,17 @@ def generalized_advantages(reward: Float, value: Float, last_value: float, *, ga
         gamma: Discount per step.
         lam: Weight of longer returns, 0..1.
     """
-    advantages = np.empty_like(reward)
-    following, future = last_value, 0.0
-    for t in range(len(reward) - 1, -1, -1):
-        delta = reward[t] + gamma * following - value[t]
-        future = delta + gamma * lam * future
-        advantages[t] = future
-        following = value[t]
-    return advantages
+    following = np.append(value[1:], np.float32(last_value))
+    return accumulated(reward + gamma * following - value, np.full(len(reward), gamma * lam, np.float32))
+
+
+def accumulated(error: Float, decay: Float) -> Float:
+    """Return A with A[t] = error[t] + decay[t] * A[t + 1], nothing behind the end; both (T, ...)."""
+    result = np.empty_like(error)
+    following = np.zeros_like(error[0])
+    for t in range(len(error) - 1, -1, -1):
+        result[t] = following = error[t] + decay[t] * following
+    return result
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from policyloop.convert.export import export_bundle
 from policyloop.core.profile import RobotProfile
 from policyloop.errors import IncompatibleError
 from policyloop.learn.checkpoint import Checkpoint, CheckpointState, save_checkpoint
+from policyloop.learn.distribution import gaussian_log_prob
 from policyloop.learn.networks import Features, MlpNetwork
 from policyloop.learn.ppo import PpoSettings, make_optimizer, ppo_update
-from policyloop.learn.rollout import Rollout
+from policyloop.learn.rollout import Rollout, accumulated
 
 __all__ = ["SimulatedLearner", "SimulatedRobots", "SimulationProgress", "SimulationSettings", "advantages"]
 
@@ -220,12 +221,11 @@ class SimulatedLearner:
             reward, np.stack(values), np.stack(ends), np.stack(futures), gamma=settings.gamma, lam=settings.lam
         )
         mean, sample = torch.cat(means), torch.cat(samples)
-        noise = (sample - mean) / log_std.exp()
         target = torch.from_numpy(advantage + np.stack(values[:-1])).flatten()
         rollout = Rollout(
             {name: torch.cat([features[name] for features in seen]) for name in seen[0]},
             sample,
-            _log_density(noise, log_std),
+            gaussian_log_prob(sample, mean, log_std),
             mean,
             log_std.expand_as(mean),
             torch.from_numpy(advantage).flatten(),
@@ -253,10 +253,6 @@ class SimulatedLearner:
         )
 
 
-def _log_density(noise: Tensor, log_std: Tensor) -> Tensor:
-    return (-0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
-
-
 def advantages(
     reward: Float32,
     value: Float32,
@@ -276,11 +272,6 @@ def advantages(
         gamma: Discount per step.
         lam: Weight of longer returns, 0..1.
     """
-    result = np.empty_like(reward)
-    carried = np.zeros(reward.shape[1], np.float32)
-    for t in range(len(reward) - 1, -1, -1):
-        following = np.where(ended[t], future[t], value[t + 1])
-        delta = reward[t] + gamma * following - value[t]
-        carried = delta + gamma * lam * np.where(ended[t], 0, carried)
-        result[t] = carried
-    return result.astype(np.float32)
+    following = np.where(ended, future, value[1:])
+    error = (reward + gamma * following - value[:-1]).astype(np.float32)
+    return accumulated(error, np.where(ended, 0, gamma * lam).astype(np.float32))

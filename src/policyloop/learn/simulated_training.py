@@ -9,10 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from policyloop.bundle.signing import Signer, sign_bundle
+from policyloop.bundle.signing import Signer
 from policyloop.bundle.store import Store
 from policyloop.errors import StorageError
 from policyloop.learn.checkpoint import CheckpointState, latest_checkpoint
+from policyloop.learn.delivery import deliver
 from policyloop.learn.feed import FeedState
 from policyloop.learn.metrics import Metrics
 from policyloop.learn.simulated import SimulatedLearner, SimulatedRobots, SimulationProgress, SimulationSettings
@@ -63,10 +64,7 @@ def train_in_simulation(
     def ship(progress: SimulationProgress) -> None:
         nonlocal version
         bundle = learner.export(version + 1)
-        path = store.add(bundle)
-        if signer is not None:
-            sign_bundle(path, bundle.manifest.encode(), signer)
-        store.activate(path)
+        deliver(bundle, store, signer)
         version += 1
         state = CheckpointState(
             profile=robots.profile,
