@@ -8,15 +8,15 @@ import msgspec
 import numpy as np
 
 from policyloop.core.clock import VirtualClock
-from policyloop.core.profile import RobotProfile
+from policyloop.core.profile import RobotProfile, roll_and_pitch
 from policyloop.errors import VerificationError
 from policyloop.robot.actor import Actor
 from policyloop.robot.io import Driver
 from policyloop.robot.recorder import Recorder
 from policyloop.safety.gate import GateMode, SafetyGate
-from policyloop.sim.lite3 import Lite3, Motion
+from policyloop.sim.lite3 import Lite3, Motion, Wanted
 from policyloop.sim.lite3_model import Lite3Physics
-from policyloop.sim.lite3_robot import SimulatedLite3, Wanted
+from policyloop.sim.lite3_robot import SimulatedLite3
 
 __all__ = ["WALKS", "Walk", "WalkConditions", "walk"]
 
@@ -34,8 +34,6 @@ WALKS: tuple[Wanted, ...] = (
 )
 """What the operator asks for: forward m/s, left m/s, turning rad/s."""
 _SETTLED_S = 2.0
-_WIDTH = 0.25
-"""Of the bell of the score, (m/s)^2 or (rad/s)^2."""
 
 
 class WalkConditions(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +58,7 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         wanted: What was asked for.
         fell: It leant too far, or its torso came down.
-        score: Integral of exp(-error^2 / 0.25) over time, s: so many seconds of walking as asked.
+        score: Integral of `Motion.score` over time, s: so many seconds of walking as asked.
         distance_m: In the direction that it faced.
         forward_mps, left_mps, yaw_radps, height_m: Means.
         roll_deg, pitch_deg: Largest.
@@ -111,8 +109,7 @@ def walk(
             break
         gated += any(reason not in ("limits", "slew") for reason in command.reasons)
         motions.append(body.motion)
-        x, y, z = body.sense().gravity
-        leans.append((abs(math.atan2(-y, -z)), abs(math.asin(min(max(x, -1.0), 1.0)))))
+        leans.append(roll_and_pitch(*body.sense().gravity))
     if actor.errors:
         raise VerificationError(f"the driver failed in {actor.errors} ticks of walk {seed}", "see the log")
     settled = slice(round(_SETTLED_S * hz), None)
@@ -121,14 +118,14 @@ def walk(
     return Walk(
         wanted=wanted,
         fell=bool(recorder.episodes),
-        score=sum(_follows(motion, wanted) for motion in motions) / hz,
+        score=sum(motion.score(wanted) for motion in motions) / hz,
         distance_m=sum(motion.forward_mps for motion in motions) / hz,
         forward_mps=forward,
         left_mps=left,
         yaw_radps=yaw,
         height_m=height,
-        roll_deg=math.degrees(max(roll for roll, _ in steep)),
-        pitch_deg=math.degrees(max(pitch for _, pitch in steep)),
+        roll_deg=math.degrees(max(abs(roll) for roll, _ in steep)),
+        pitch_deg=math.degrees(max(abs(pitch) for _, pitch in steep)),
         feet_up=tuple(_mean([tuple(float(not down) for down in motion.feet_down) for motion in motions[settled]])),
         gated=gated,
     )
@@ -136,8 +133,3 @@ def walk(
 
 def _mean(rows: list[tuple[float, ...]]) -> list[float]:
     return np.mean(rows, axis=0).tolist() if rows else [math.nan] * 4
-
-
-def _follows(motion: Motion, wanted: Wanted) -> float:
-    done = (motion.forward_mps, motion.left_mps, motion.yaw_radps)
-    return math.exp(-sum((a - b) ** 2 for a, b in zip(done, wanted, strict=True)) / _WIDTH)

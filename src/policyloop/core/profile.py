@@ -44,6 +44,7 @@ __all__ = [
     "Simulation",
     "Stream",
     "load_profile",
+    "roll_and_pitch",
 ]
 
 
@@ -177,16 +178,12 @@ class RobotProfile(Table, frozen=True, kw_only=True, dict=True):
         return Outcome(linear or 0.0, angular or 0.0, math.inf if distance is None else distance, collided, overridden)
 
     def leaning(self, proprio: NDArray[np.float32]) -> tuple[float, float] | None:
-        """Return roll and pitch, rad, from the direction of gravity in the body's frame; None where it has none.
+        """Return `roll_and_pitch` of the gravity that is sensed; None where it is not."""
+        return None if self._gravity is None else roll_and_pitch(*proprio[self._gravity].tolist())
 
-        Gravity is R^T (0, 0, -1) with R = Rz(yaw) Ry(pitch) Rx(roll); upright it is (0, 0, -1). Its length is of no
-        consequence: an accelerometer's reading leans as far as a unit vector.
-        """
-        gravity = self.proprio_slice("projected_gravity")
-        if gravity is None:
-            return None
-        x, y, z = (float(value) for value in proprio[gravity])
-        return math.atan2(-y, -z), math.atan2(x, math.hypot(y, z))
+    @cached_property
+    def _gravity(self) -> slice | None:
+        return self.proprio_slice("projected_gravity")
 
     def fallen(self, proprio: NDArray[np.float32]) -> bool:
         """Whether the body leans further than its joints' table allows."""
@@ -197,6 +194,15 @@ class RobotProfile(Table, frozen=True, kw_only=True, dict=True):
 
     def __post_init__(self) -> None:
         check_profile(self)
+
+
+def roll_and_pitch(x: float, y: float, z: float) -> tuple[float, float]:
+    """Return roll and pitch, rad, from the direction of gravity in the body's frame.
+
+    Gravity is R^T (0, 0, -1) with R = Rz(yaw) Ry(pitch) Rx(roll); upright it is (0, 0, -1). Its length is of no
+    consequence: an accelerometer's reading leans as far as a unit vector.
+    """
+    return math.atan2(-y, -z), math.atan2(x, math.hypot(y, z))
 
 
 def _given(table: msgspec.Struct) -> msgspec.Raw:

@@ -14,15 +14,19 @@ from policyloop.core.profile import RobotProfile
 from policyloop.errors import ConfigError
 from policyloop.sim.lite3_model import JOINTS, LEGS, STANDING_M, Lite3Physics, lite3_mjcf
 
-__all__ = ["STAND_HEIGHT_M", "Lite3", "Motion", "Sensors", "joint_order"]
+__all__ = ["PUSH_EVERY_S", "STAND_HEIGHT_M", "Lite3", "Motion", "Sensors", "Wanted", "joint_order", "lite3_model"]
 
 STAND_HEIGHT_M = 0.33
 _LOWEST_M = 0.15
-_NO_LIMIT_NM = 1e4
+_WIDTH = 0.25
+PUSH_EVERY_S = 3.0
+"""Where robots are pushed."""
 _STAND_KP, _STAND_KD = 100.0, 2.5
 """The vendor's gains of standing up: at 30 and 1 the legs sag until the robot sits (docs/lite3.md)."""
 _ROLL_PITCH_RAD, _JOINT_RAD, _SPEED = 0.1, 0.1, 0.2
 
+Wanted = tuple[float, float, float]
+"""What the operator asks for: forward m/s, left m/s, turning rad/s."""
 _Gain = float | NDArray[np.floating]
 _Order = tuple[NDArray[np.float64], _Gain, _Gain]
 """Joint targets in the profile's order, kp and kd."""
@@ -53,6 +57,11 @@ class Motion(msgspec.Struct, frozen=True):
     height_m: float
     feet_down: tuple[bool, ...]
 
+    def score(self, wanted: Wanted) -> float:
+        """Return how well this is what was asked for, 1 to 0: exp(-error^2 / 0.25), (m/s)^2 or (rad/s)^2."""
+        done = (self.forward_mps, self.left_mps, self.yaw_radps)
+        return math.exp(-sum((a - b) ** 2 for a, b in zip(done, wanted, strict=True)) / _WIDTH)
+
 
 def joint_order(profile: RobotProfile) -> NDArray[np.intp]:
     """Return the index in `JOINTS` of every action of a profile; ConfigError if they are not the Lite3's joints."""
@@ -66,6 +75,29 @@ def joint_order(profile: RobotProfile) -> NDArray[np.intp]:
     return np.array([JOINTS.index(name) for name in names], np.intp)
 
 
+def lite3_model(
+    profile: RobotProfile, physics: Lite3Physics, *, feet_sensors: bool = False, unlimited_nm: float = 1e4
+) -> tuple[mujoco.MjModel, int]:
+    """Return the model of a profile, and how many of its steps make a tick.
+
+    Args:
+        profile: Its actions are the Lite3's joints, in any order.
+        physics: How it is simulated.
+        feet_sensors: Let the model tell where the feet are.
+        unlimited_nm: Effort of joints whose profile says nothing about it.
+    """
+    order = joint_order(profile)
+    assert profile.joints is not None
+    efforts_nm = np.full(len(JOINTS), unlimited_nm)
+    if profile.joints.max_effort_nm:
+        efforts_nm[order] = profile.joints.max_effort_nm
+    model = mujoco.MjModel.from_xml_string(lite3_mjcf(physics, tuple(efforts_nm.tolist()), feet_sensors=feet_sensors))
+    tick_s = 1 / profile.rates.control_hz
+    steps = max(1, round(tick_s / physics.step_s))
+    model.opt.timestep = tick_s / steps
+    return model, steps
+
+
 class Lite3:
     """The simulated machine. One call of `drive` is one tick of the profile's control rate.
 
@@ -76,19 +108,12 @@ class Lite3:
     """
 
     def __init__(self, profile: RobotProfile, physics: Lite3Physics | None = None, *, latency_s: float = 0.0) -> None:
-        physics = physics or Lite3Physics()
         order = joint_order(profile)
-        assert profile.joints is not None
         self.profile = profile
-        efforts = profile.joints.max_effort_nm or (_NO_LIMIT_NM,) * len(JOINTS)
-        in_our_order = np.empty(len(JOINTS))
-        in_our_order[order] = efforts
-        self._model = mujoco.MjModel.from_xml_string(lite3_mjcf(physics, tuple(in_our_order.tolist())))
+        self._model, self._substeps = lite3_model(profile, physics or Lite3Physics())
         self._data = mujoco.MjData(self._model)
         self._actuators = order
         self._positions, self._velocities = 7 + order, 6 + order
-        self._substeps = max(1, round(1 / profile.rates.control_hz / physics.step_s))
-        self._model.opt.timestep = 1 / profile.rates.control_hz / self._substeps
         self._delay = round(latency_s / self._model.opt.timestep)
         self._feet = [self._model.geom(f"{leg}_foot").id for leg in LEGS]
         self._rest = profile.action_center.astype(np.float64)

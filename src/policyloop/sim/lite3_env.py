@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.step import Arrays
-from policyloop.sim.lite3 import Lite3
+from policyloop.sim.lite3 import PUSH_EVERY_S, Lite3, Wanted
 from policyloop.sim.lite3_model import Lite3Physics
-from policyloop.sim.lite3_robot import Wanted, proprio_of
+from policyloop.sim.lite3_robot import proprio_of
 
 __all__ = ["Lite3Env", "make_lite3", "register"]
 
 _MOST = 100.0
 """An output beyond this is clipped, as the vendor's training does."""
-_PUSH_EVERY_S = 3.0
 _FASTEST = (0.8, 0.4, 0.6)
 
 
@@ -32,7 +31,7 @@ class Lite3Env(gymnasium.Env[Arrays, NDArray[np.float32]]):
 
     Observations are the profile's `proprio`, float32, physical units, with the last action in it. Actions are the
     network's outputs: target = center + scale * action, kept within the joints' ranges. The reward of a tick is
-    exp(-error^2 / 0.25) of the velocity; `info` tells what the robot truly did.
+    `Motion.score`; `info` tells what the robot truly did.
 
     Args:
         profile: A profile, or the name of a shipped one.
@@ -83,14 +82,12 @@ class Lite3Env(gymnasium.Env[Arrays, NDArray[np.float32]]):
         self._body.drive(np.clip(self.profile.actions_of(self._last), self._low, self._high))
         self._steps += 1
         hz = self.profile.rates.control_hz
-        if self._randomise and self._steps % round(_PUSH_EVERY_S * hz) == 0:
+        if self._randomise and self._steps % round(PUSH_EVERY_S * hz) == 0:
             self._body.push(0.4, float(self.np_random.uniform(-math.pi, math.pi)))
         seen, motion = self._observe(), self._body.motion
-        done = (motion.forward_mps, motion.left_mps, motion.yaw_radps)
-        error = sum((a - b) ** 2 for a, b in zip(done, self._wanted, strict=True))
         fell = self._body.low or self.profile.fallen(seen["proprio"])
         truncated = not fell and self._steps >= self.profile.episode.max_steps
-        return seen, math.exp(-error / 0.25), fell, truncated, {"motion": motion}
+        return seen, motion.score(self._wanted), fell, truncated, {"motion": motion}
 
 
 def make_lite3() -> Lite3Env:

@@ -15,9 +15,9 @@ from policyloop.core.profile import RobotProfile
 from policyloop.robot.bridge.header import Header
 from policyloop.robot.bridge.shared_file import SharedFile
 from policyloop.robot.posture import MODES, REQUESTS, Mode, Request
-from policyloop.sim.lite3 import Lite3
+from policyloop.sim.lite3 import PUSH_EVERY_S, Lite3, Wanted
 from policyloop.sim.lite3_model import Lite3Physics
-from policyloop.sim.lite3_robot import Wanted, proprio_of
+from policyloop.sim.lite3_robot import proprio_of
 
 __all__ = ["HardwareReport", "Operator", "SimulatedHardware", "walks_off"]
 
@@ -28,7 +28,6 @@ _SILENT_S = 0.1
 _MOST_STEPS = 20
 """After a pause the simulation does not catch up for longer than this."""
 _SAY_POLICY_S = 3.0
-_PUSH_EVERY_S = 3.0
 
 Operator = Callable[[float, Mode], tuple[Request, Wanted]]
 """Says after how many seconds with a controller, and in which mode, what is requested and how fast to walk."""
@@ -134,7 +133,7 @@ class SimulatedHardware:
             self._stood = True
             if since_s > 1:
                 self._motions.append((motion.forward_mps, motion.left_mps, motion.yaw_radps))
-            if self._push_mps and self._steps % round(_PUSH_EVERY_S / _STEP_S) == 0:
+            if self._push_mps and self._steps % round(PUSH_EVERY_S / _STEP_S) == 0:
                 self._body.push(self._push_mps, float(self._rng.uniform(-math.pi, math.pi)))
         self._fell = self._fell or (self._stood and self._body.low)
 

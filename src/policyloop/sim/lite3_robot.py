@@ -12,11 +12,10 @@ from policyloop.core.clock import Clock, VirtualClock
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Observation, TimedCommand
 from policyloop.robot.motors import MotorLatch
-from policyloop.sim.lite3 import Lite3, Sensors
+from policyloop.sim.lite3 import PUSH_EVERY_S, Lite3, Sensors, Wanted
 
 __all__ = ["WANTED", "SimulatedLite3", "proprio_of"]
 
-Wanted = tuple[float, float, float]
 WANTED: tuple[Wanted, ...] = ((0.5, 0.0, 0.0), (0.0, 0.0, 0.6), (0.4, 0.2, -0.4), (0.0, 0.0, 0.0))
 """What the operator asks for, one after the other: forward m/s, left m/s, turning rad/s."""
 _WANTED_S = 5.0
@@ -92,7 +91,7 @@ class SimulatedLite3:
         else:
             self.body.drive(np.array(command.values))
         self._ticks += 1
-        if self._push_mps and self._ticks % round(3 * self._hz) == 0:
+        if self._push_mps and self._ticks % round(PUSH_EVERY_S * self._hz) == 0:
             self.body.push(self._push_mps, float(self._rng.uniform(-math.pi, math.pi)))
         if isinstance(self._clock, VirtualClock):
             self._clock.advance_ns(self._profile.rates.period_ns)

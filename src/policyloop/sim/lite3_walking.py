@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from policyloop.core.profile import RobotProfile
 from policyloop.errors import ConfigError
-from policyloop.sim.lite3 import STAND_HEIGHT_M, joint_order
-from policyloop.sim.lite3_model import JOINTS, LEGS, STANDING_M, Lite3Physics, lite3_mjcf
+from policyloop.sim.lite3 import PUSH_EVERY_S, STAND_HEIGHT_M, joint_order, lite3_model
+from policyloop.sim.lite3_model import JOINTS, LEGS, STANDING_M, Lite3Physics
 
 __all__ = ["WALKING_REWARD", "WALKING_TERMS", "Transition", "WalkingLite3s"]
 
@@ -27,7 +27,7 @@ _DOWN_M = 0.004
 _SWING_S, _LONGEST_STANCE_S = 0.2, 0.5
 _FORWARD_MPS, _TURN_RADPS = (0.3, 0.7), 0.3
 """What the operator asks for in training."""
-_PUSH_MPS, _PUSH_EVERY_S = 0.4, 3.0
+_PUSH_MPS = 0.4
 _FRICTIONS, _PAYLOADS_KG, _GAINS = (0.5, 1.25), (-0.5, 2.0), (0.85, 1.15)
 _FALLEN_UP, _FALLEN_M = 0.8, 0.18
 """The body's vertical points up by less than this, or the torso is lower."""
@@ -168,12 +168,8 @@ class WalkingLite3s:
         self._reward = dict(reward)
         self._dt_s = 1 / profile.rates.control_hz
         physics = Lite3Physics(whole_body=False)
-        self._substeps = max(1, round(self._dt_s / physics.step_s))
-        efforts = np.full(len(JOINTS), 40.0)
-        efforts[self._order] = profile.joints.max_effort_nm or 40.0
-        self._efforts = efforts
-        model = mujoco.MjModel.from_xml_string(lite3_mjcf(physics, tuple(efforts.tolist()), feet_sensors=True))
-        model.opt.timestep = self._dt_s / self._substeps
+        model, self._substeps = lite3_model(profile, physics, feet_sensors=True, unlimited_nm=40.0)
+        self._efforts = model.actuator_forcerange[:, 1].copy()
         model.opt.iterations = model.opt.ls_iterations = 20
         self._kp, self._kd = profile.joints.kp, profile.joints.kd
         model.actuator_gainprm[:, 0] = self._kp
@@ -260,7 +256,7 @@ class WalkingLite3s:
 
     def _push(self) -> None:
         """Change the velocity of a few torsos at once."""
-        rows = np.flatnonzero(self._rng.random(self.count) < self._dt_s / _PUSH_EVERY_S)
+        rows = np.flatnonzero(self._rng.random(self.count) < self._dt_s / PUSH_EVERY_S)
         direction = self._rng.uniform(-math.pi, math.pi, len(rows))
         self._state[rows, 20:22] += _PUSH_MPS * np.stack([np.cos(direction), np.sin(direction)], 1)
 
