@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from policyloop.cli import app
 from policyloop.cli.keys import Json
-from policyloop.cli.options import Profile
+from policyloop.cli.options import Profile, echo_json
 
 if TYPE_CHECKING:
     from policyloop.chaos.trial import Outcome
@@ -44,7 +43,7 @@ def chaos(
         if not as_json:
             _tell(outcomes[-1])
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(outcomes), indent=2).decode())
+        echo_json(outcomes)
     failed = [outcome.name for outcome in outcomes if not outcome.passed]
     if failed:
         raise SafetyRefusal(f"the robot did not do what it must: {', '.join(failed)}", "see the lines above")

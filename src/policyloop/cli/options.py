@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -98,8 +99,8 @@ def gate_mode(name: str) -> GateMode:
     raise UsageError(f"--gate {name}", f"use {' or '.join(get_args(GateMode))}")
 
 
-def echo_json(report: msgspec.Struct) -> None:
-    """Print a report as indented JSON."""
+def echo_json(report: msgspec.Struct | Sequence[msgspec.Struct]) -> None:
+    """Print a report, or several, as indented JSON."""
     typer.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
 
 

@@ -181,11 +181,7 @@ def _check_camera(camera: Camera, limits: Limits, rates: Rates) -> None:
 
 def _check_action(entry: RangedQuantity, limits: Limits) -> None:
     """Refuse an action range that the gate would never let through."""
-    bounds = {
-        "linear": (-limits.max_reverse_mps, limits.max_forward_mps),
-        "angular": (-limits.max_angular_radps, limits.max_angular_radps),
-    }
-    low, high = bounds.get(entry.name, (-math.inf, math.inf))
+    low, high = limits.action_range(entry.name)
     if entry.low < low or entry.high > high:
         raise ConfigError(
             f"action '{entry.name}' spans {entry.low}..{entry.high} {entry.unit}, beyond the limits {low}..{high}",

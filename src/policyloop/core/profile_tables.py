@@ -76,6 +76,13 @@ class Limits(Table, frozen=True, kw_only=True):
     reaction_time_s: float = 0.2
     """From the moment of capture to the moment the wheels answer, worst case."""
 
+    def action_range(self, name: str) -> tuple[float, float]:
+        """Return what an action of this name may be at most; without an end if no limit is about it."""
+        return {
+            "linear": (-self.max_reverse_mps, self.max_forward_mps),
+            "angular": (-self.max_angular_radps, self.max_angular_radps),
+        }.get(name, (-math.inf, math.inf))
+
     def stopping_distance_m(self, speed_mps: float, reaction_s: float | None = None) -> float:
         """Distance covered before standing still: v t + v^2 / 2a; t is the limits' own unless it is given."""
         reaction_s = self.reaction_time_s if reaction_s is None else reaction_s

@@ -158,7 +158,7 @@ class SafetyGate:
         touches = self._mode == "full" and observation is not None and observation.contact
         unfit = self.unfit(observation, now_ns) or ("contact" if touches else "")
         refusal = self._refusal(action, state)
-        reason = (refusal if refusal != "no-proposal" else unfit or refusal) or unfit  # why there is none says more
+        reason = unfit or refusal if refusal in ("", "no-proposal") else refusal  # why there is none says more
         if reason == "no-proposal" and self._holds(now_ns):
             return Command(self._last, ("held",))
         if reason or action is None or observation is None:

@@ -25,13 +25,9 @@ def tightened(
         max_angular_radps=min(limits.max_angular_radps, max_angular_radps),
         safety_distance_m=max(limits.safety_distance_m, safety_distance_m),
     )
-    bounds = {
-        "linear": (-limits.max_reverse_mps, limits.max_forward_mps),
-        "angular": (-limits.max_angular_radps, limits.max_angular_radps),
-    }
     action = tuple(
         replace(entry, low=max(entry.low, low), high=min(entry.high, high))
         for entry in profile.action
-        for low, high in [bounds.get(entry.name, (entry.low, entry.high))]
+        for low, high in [limits.action_range(entry.name)]
     )
     return replace(profile, limits=limits, action=action)
