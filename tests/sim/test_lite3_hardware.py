@@ -15,8 +15,8 @@ import pytest
 from policyloop.core.profile import RobotProfile
 from policyloop.robot.bridge.shared_file import SharedFile
 from policyloop.robot.posture import MODES, REQUESTS, BodyState, Mode, ModeMachine, ModeSettings, Request
-from policyloop.sim.lite3_hardware import HardwareReport, SimulatedHardware, walks_off
 from policyloop.sim.lite3 import Wanted
+from policyloop.sim.lite3_hardware import HardwareReport, SimulatedHardware, walks_off
 
 MS = 1_000_000
 POSE = np.array([0, -0.65, 1.3] * 4, np.float32)
