@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policyloop.core.clock import Clock, MonotonicClock
-from policyloop.core.step import Observation, TimedCommand
 from policyloop.errors import WireError
 from policyloop.robot.bridge.complaint import Complaint
 from policyloop.robot.bridge.connection import Connection
 from policyloop.robot.bridge.exchange import Exchange
 from policyloop.robot.bridge.intake import Intake
 from policyloop.robot.bridge.listener import listen_tcp, listen_unix
+from policyloop.robot.bridge.paced import PacedBridge
 
 __all__ = ["SocketBridge"]
 
@@ -26,7 +26,7 @@ _LOOK_NS = 20_000_000
 """How often a peer's patience is looked at while nothing happens."""
 
 
-class SocketBridge:
+class SocketBridge(PacedBridge):
     """A `PacedBridge` for one controller at a time. Make it with `unix` or `tcp`.
 
     Args:
@@ -48,12 +48,12 @@ class SocketBridge:
         where: str,
         clock: Clock | None = None,
     ) -> None:
-        self._clock = clock or MonotonicClock()
+        clock = clock or MonotonicClock()
         self._listener = listener
         self._listener.setblocking(False)
         intake = Intake(states, proprio_size)
         self._floats = intake.states
-        self._exchange = Exchange(intake, targets, self._clock, where)
+        super().__init__(Exchange(intake, targets, clock, where), clock)
         self._complaint = Complaint(where)
         self._connection: Connection | None = None
         self._path: Path | None = None
@@ -91,27 +91,12 @@ class SocketBridge:
         """The TCP port."""
         return int(self._listener.getsockname()[1])
 
-    @property
-    def driving(self) -> bool:
-        """True: a frame does not tell what the controller does with the reply."""
-        return True
-
-    def wait(self, deadline_ns: int) -> bool:
-        """Return True when a whole new frame has come, False at `deadline_ns` (monotonic) without one."""
-        self._exchange.give_up()
-        while not self._exchange.fresh:
-            left_ns = deadline_ns - self._clock.now_ns()
-            self._serve(max(0, min(left_ns, _LOOK_NS)))
-            if left_ns <= 0:
-                break
-        return self._exchange.fresh
-
     def _serve(self, timeout_ns: int) -> None:
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
         if self._connection is not None:
             poll.register(self._connection, self._connection.events)
-        ready = {fd for fd, _ in poll.poll(timeout_ns / 1e6)}
+        ready = {fd for fd, _ in poll.poll(min(timeout_ns, _LOOK_NS) / 1e6)}
         if self._connection is not None:
             self._attend(self._connection, ready=self._connection.fileno() in ready)
         if self._listener.fileno() in ready:
@@ -151,18 +136,6 @@ class SocketBridge:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-    def read(self) -> Observation:
-        """Return the newest state; its time is that of its arrival. ConnectionFailed if none has come yet."""
-        return self._exchange.read()
-
-    def begin_episode(self) -> bool:
-        """Return False: the robot stays where it is."""
-        return False
-
-    def write(self, order: TimedCommand) -> None:
-        """Answer the frame that was read last, from any thread; dropped if it has been answered."""
-        self._exchange.write(order)
 
     def close(self) -> None:
         """End the connection; what was not answered is answered: no command."""

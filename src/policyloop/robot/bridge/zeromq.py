@@ -9,13 +9,13 @@ import zmq
 from numpy.typing import NDArray
 
 from policyloop.core.clock import Clock, MonotonicClock
-from policyloop.core.step import Observation, TimedCommand
 from policyloop.errors import UsageError, WireError
 from policyloop.robot.bridge.complaint import Complaint
 from policyloop.robot.bridge.exchange import Exchange
 from policyloop.robot.bridge.frames import DAMP, decode_frame
 from policyloop.robot.bridge.intake import Intake
 from policyloop.robot.bridge.listener import listen_tcp, listen_unix
+from policyloop.robot.bridge.paced import PacedBridge
 
 __all__ = ["ZeroMqBridge"]
 
@@ -29,7 +29,7 @@ _MOST_PARTS = 3
 """A routing id, the empty frame of a REQ socket, and the state."""
 
 
-class ZeroMqBridge:
+class ZeroMqBridge(PacedBridge):
     """A `PacedBridge` for one controller at a time.
 
     ZeroMQ cannot be told to end one peer's connection: who sends wrong frames, or is the second, is answered "no
@@ -58,10 +58,10 @@ class ZeroMqBridge:
         targets: int,
         clock: Clock | None = None,
     ) -> None:
-        self._clock = clock or MonotonicClock()
+        clock = clock or MonotonicClock()
         intake = Intake(states, proprio_size)
         self._floats = intake.states
-        self._exchange = Exchange(intake, targets, self._clock, address)
+        super().__init__(Exchange(intake, targets, clock, address), clock)
         self._complaint = Complaint(address)
         self._peer, self._heard_ns = b"", 0
         self._path = Path(address.removeprefix("ipc://")) if address.startswith("ipc://") else None
@@ -97,21 +97,9 @@ class ZeroMqBridge:
         self._socket.bind(address)
         return address
 
-    @property
-    def driving(self) -> bool:
-        """True: a frame does not tell what the controller does with the reply."""
-        return True
-
-    def wait(self, deadline_ns: int) -> bool:
-        """Return True when a whole new frame has come, False at `deadline_ns` (monotonic) without one."""
-        self._exchange.give_up()
-        while not self._exchange.fresh:
-            left_ns = deadline_ns - self._clock.now_ns()
-            if self._socket.poll(max(0, -(-left_ns // 1_000_000))):
-                self._receive()
-            if left_ns <= 0:
-                break
-        return self._exchange.fresh
+    def _serve(self, timeout_ns: int) -> None:
+        if self._socket.poll(-(-timeout_ns // 1_000_000)):
+            self._receive()
 
     def _receive(self) -> None:
         parts = [self._socket.recv(zmq.NOBLOCK)]
@@ -141,18 +129,6 @@ class ZeroMqBridge:
             self._socket.send_multipart([*envelope, reply], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             self._complaint.say(f"a reply was not sent: {error}", self._clock.now_ns())
-
-    def read(self) -> Observation:
-        """Return the newest state; its time is that of its arrival. ConnectionFailed if none has come yet."""
-        return self._exchange.read()
-
-    def begin_episode(self) -> bool:
-        """Return False: the robot stays where it is."""
-        return False
-
-    def write(self, order: TimedCommand) -> None:
-        """Answer the frame that was read last, from any thread; dropped if it has been answered."""
-        self._exchange.write(order)
 
     def close(self) -> None:
         """End the connection; what was not answered is answered: no command."""
