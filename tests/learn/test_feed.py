@@ -15,7 +15,7 @@ from policyloop.core.step import Step
 from policyloop.learn.bc import Demonstrations
 from policyloop.learn.feed import Feed, FeedState, learner_inputs, load_demonstrations, newest_demonstrations, scan
 from policyloop.learn.networks import SCAN_COLUMNS, make_network
-from policyloop.learn.rollout import Rollout, Trace, generalized_advantages
+from policyloop.learn.rollout import Rollout, Trace, vtrace
 from policyloop.link.journal import Journal
 from policyloop.link.segment_log import SegmentLog
 from policyloop.wire.codec import encode_step, join_frames
@@ -85,12 +85,14 @@ def test_only_a_truncated_episode_has_a_future(end: str, feed_of: FeedOf, drive:
     network = make_network("mlp", blind)
     final = (0.3, -0.1, 1.5, 4.0)
     (trace,) = read_all(feed_of([drive(0), drive(1, end=end, final=final)]))
-    rollout = Rollout.build([trace], network, gamma=0.9, lam=0.8, reward_scale=1.0, device=torch.device("cpu"))
+    rollout = Rollout.build(
+        [trace], network, gamma=0.9, lam=0.8, reward_scale=1.0, device=torch.device("cpu"), correct_lag=False
+    )
     with torch.no_grad():
         value = network.value({"proprio": torch.tensor([[0.0, 0.0, 2.0, 0.0], [0.0, 0.0, 2.0, 0.001], final])}).numpy()
     assert abs(value[2]) > 1e-3
     last = 0.0 if end == "terminated" else float(value[2])
-    expected = generalized_advantages(trace.reward, value[:2], last, gamma=0.9, lam=0.8)
+    expected, _ = vtrace(trace.reward, value[:2], last, np.ones(2, np.float32), gamma=0.9, lam=0.8)
     assert rollout.advantage.numpy() == pytest.approx(expected, abs=1e-6)
 
 

@@ -228,7 +228,9 @@ def test_the_learning_rate_falls_towards_its_floor(journal: Journal, place: Plac
 
 
 def test_the_exploration_narrows_along_the_schedule(journal: Journal, place: Place) -> None:
-    ppo = PpoSettings(initial_log_std=-0.5, final_log_std=-2.0, entropy_weight=1.0, critic_warmup_updates=0)
+    ppo = PpoSettings(
+        initial_log_std=-0.5, final_log_std=-2.0, entropy_weight=1.0, critic_warmup_updates=0, min_effective=0.0
+    )
     place.learner(journal, change(ppo=ppo)).run()
     # the entropy bonus is so large that exploration always wants to grow; only the schedule holds it
     deviations = [line["std"] for line in place.lines()[1:]]

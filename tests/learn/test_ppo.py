@@ -18,7 +18,7 @@ from policyloop.core.step import Step
 from policyloop.learn.distribution import entropy, gaussian_log_prob
 from policyloop.learn.feed import Feed
 from policyloop.learn.networks import LOG_STD_BOUNDS, SCAN_COLUMNS, ActorCritic, make_network
-from policyloop.learn.ppo import PpoSettings, make_optimizer, ppo_update
+from policyloop.learn.ppo import PpoSettings, effective_share, make_optimizer, ppo_update
 from policyloop.learn.rollout import Rollout, Trace
 from policyloop.link.journal import Journal
 
@@ -45,6 +45,8 @@ def on_policy(network: ActorCritic, profile: RobotProfile, count: int, seed: int
             gaussian_log_prob(sample, mean, log_std),
             mean,
             log_std.clone(),
+            mean,
+            gaussian_log_prob(sample, mean, log_std),
             advantage,
             value + advantage,
         )
@@ -85,7 +87,10 @@ def test_clipped_surrogate_of_four_samples_by_hand(network: ActorCritic, blind: 
     rollout = on_policy(network, blind, 4)
     ratio = torch.tensor([1.5, 0.5, 0.5, 1.5])
     rollout = with_changes(
-        rollout, log_prob=rollout.log_prob - ratio.log(), advantage=torch.tensor([1.0, -1.0, 1.0, -1.0])
+        rollout,
+        start_log_prob=rollout.log_prob - ratio.log(),
+        log_prob=rollout.log_prob - ratio.log(),
+        advantage=torch.tensor([1.0, -1.0, 1.0, -1.0]),
     )
     statistics = update(network, rollout, ONE_STEP)
     # Normalised by the sample deviation sqrt(4/3) the advantages are +-0.866025. Clip 0.2:
@@ -95,10 +100,69 @@ def test_clipped_surrogate_of_four_samples_by_hand(network: ActorCritic, blind: 
     assert statistics["clipfrac"] == 1.0
 
 
+def test_steps_of_an_older_policy_are_weighed_by_how_likely_they_are_now(
+    network: ActorCritic, blind: RobotProfile
+) -> None:
+    rollout = on_policy(network, blind, 4)
+    ratio = torch.tensor([0.5, 1.0, 4.0, 1.0])
+    rollout = with_changes(
+        rollout, log_prob=rollout.log_prob - ratio.log(), advantage=torch.tensor([1.0, -1.0, 1.0, -1.0])
+    )
+    statistics = update(network, rollout, msgspec.structs.replace(ONE_STEP, max_weight=2.0))
+    # the policy has not moved, so each ratio within the objective is 1; weights 0.5, 1, 2 (4 is too much), 1
+    # loss = -(0.5 - 1 + 2 - 1) * 0.866025 / 4
+    assert statistics["policy_loss"] == pytest.approx(-0.5 * 0.8660254 / 4, rel=1e-4)
+    assert statistics["clipfrac"] == 0.0
+    # (0.5 + 1 + 4 + 1)^2 / (4 * (0.25 + 1 + 16 + 1))
+    assert statistics["effective_share"] == pytest.approx(42.25 / 73)
+
+
+def test_effective_share_by_hand() -> None:
+    assert effective_share(torch.tensor([3.0, 3.0, 3.0])) == pytest.approx(1.0)
+    assert effective_share(torch.tensor([1.0, 0.0, 0.0, 0.0])) == pytest.approx(0.25)
+
+
+def test_steps_that_are_too_far_off_teach_only_the_value_function(network: ActorCritic, blind: RobotProfile) -> None:
+    rollout = on_policy(network, blind, 16)
+    far = torch.zeros(16)
+    far[0] = 5.0  # one step counts for 148, the others for 1: an effective share of 0.08
+    before = actor_weights(network)
+    statistics = update(network, with_changes(rollout, log_prob=rollout.log_prob - far), ONE_STEP)
+    assert statistics["effective_share"] == pytest.approx((148.41 + 15) ** 2 / (16 * (148.41**2 + 15)), rel=1e-3)
+    assert "policy_loss" not in statistics
+    assert statistics["value_loss"] > 0
+    assert all(torch.equal(a, b) for a, b in zip(before, network.actor_parameters(), strict=True))
+
+
+def test_no_further_epoch_begins_once_the_policy_has_moved_far(network: ActorCritic, blind: RobotProfile) -> None:
+    rollout = on_policy(network, blind, 64)
+    calls = []
+
+    def count() -> Tensor:
+        calls.append(1)
+        return torch.zeros(())
+
+    settings = PpoSettings(epochs=10, minibatch=16, learning_rate=1e-2, desired_kl=1e9, max_kl=1e-4)
+    ppo_update(
+        network,
+        make_optimizer(network, settings),
+        rollout,
+        settings,
+        generator=torch.Generator().manual_seed(0),
+        auxiliary_loss=count,
+    )
+    assert len(calls) == 4
+
+
 def test_inside_the_clip_range_the_loss_is_ratio_times_advantage(network: ActorCritic, blind: RobotProfile) -> None:
     rollout = on_policy(network, blind, 2)
     ratio = torch.tensor([1.1, 0.9])
-    rollout = with_changes(rollout, log_prob=rollout.log_prob - ratio.log(), advantage=torch.tensor([3.0, 1.0]))
+    rollout = with_changes(
+        rollout,
+        start_log_prob=rollout.log_prob - ratio.log(),
+        log_prob=rollout.log_prob - ratio.log(),
+        advantage=torch.tensor([3.0, 1.0]),
+    )
     statistics = update(network, rollout, ONE_STEP)
     # normalised: (3 - 2) / sqrt(2) = 0.707107 and its negative; loss = -(1.1 - 0.9) * 0.707107 / 2
     assert statistics["policy_loss"] == pytest.approx(-0.1 * 0.7071068, rel=1e-4)
@@ -115,7 +179,10 @@ def test_samples_beyond_the_clip_on_the_side_of_improvement_give_no_gradient(
     rollout = on_policy(network, blind, 4)
     ratio = torch.tensor([1.5, 1.3, 0.5, 0.7])
     rollout = with_changes(
-        rollout, log_prob=rollout.log_prob - ratio.log(), advantage=torch.tensor([1.0, 1.0, -1.0, -1.0])
+        rollout,
+        start_log_prob=rollout.log_prob - ratio.log(),
+        log_prob=rollout.log_prob - ratio.log(),
+        advantage=torch.tensor([1.0, 1.0, -1.0, -1.0]),
     )
     before = actor_weights(network)
     update(network, rollout, ONE_STEP)
@@ -125,11 +192,16 @@ def test_samples_beyond_the_clip_on_the_side_of_improvement_give_no_gradient(
 def test_samples_beyond_the_clip_on_the_wrong_side_are_pulled_back(network: ActorCritic, blind: RobotProfile) -> None:
     rollout = on_policy(network, blind, 4)
     ratio, advantage = torch.tensor([0.5, 0.7, 1.5, 1.3]), torch.tensor([1.0, 1.0, -1.0, -1.0])
-    rollout = with_changes(rollout, log_prob=rollout.log_prob - ratio.log(), advantage=advantage)
+    rollout = with_changes(
+        rollout,
+        start_log_prob=rollout.log_prob - ratio.log(),
+        log_prob=rollout.log_prob - ratio.log(),
+        advantage=advantage,
+    )
     update(network, rollout, ONE_STEP)
     with torch.no_grad():
         density = gaussian_log_prob(rollout.sample, network.mean(rollout.features), network.log_std)
-        moved = (density - rollout.log_prob).exp() - ratio
+        moved = (density - rollout.start_log_prob).exp() - ratio
     assert (advantage * moved).sum() > 0
 
 

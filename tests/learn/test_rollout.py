@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from policyloop.core.profile import RobotProfile
+from policyloop.learn.distribution import gaussian_log_prob
 from policyloop.learn.networks import make_network
-from policyloop.learn.rollout import Rollout, Trace, generalized_advantages
+from policyloop.learn.rollout import Rollout, Trace, vtrace
 
 REWARD = np.array([1.0, 2.0, 3.0], np.float32)
 VALUE = np.array([0.5, 0.6, 0.7], np.float32)
+
+
+def generalized_advantages(
+    reward: np.ndarray, value: np.ndarray, last_value: float, *, gamma: float, lam: float
+) -> np.ndarray:
+    """Return what V-trace gives for steps that the present policy drew."""
+    return vtrace(reward, value, last_value, np.ones_like(reward), gamma=gamma, lam=lam)[0]
 
 
 def test_advantages_of_a_terminated_trace_by_hand() -> None:
@@ -86,6 +95,44 @@ def test_advantages_equal_those_of_stable_baselines3(seed: int) -> None:
     assert np.abs(ours - buffer.advantages).max() < 1e-5
 
 
+def test_vtrace_of_steps_that_another_policy_drew_by_hand() -> None:
+    ratio = np.array([0.5, 2.0, 0.25], np.float32)
+    advantage, target = vtrace(REWARD, VALUE, 0.0, ratio, gamma=0.9, lam=0.8)
+    # errors 1.04, 2.03, 2.3 as above; kept 0.5, 1, 0.25
+    # corrections: .25*2.3 = .575; 2.03 + .72*1*.575 = 2.444; .5*1.04 + .72*.5*2.444 = 1.39984
+    assert target.tolist() == pytest.approx([0.5 + 1.39984, 0.6 + 2.444, 0.7 + 0.575], rel=1e-6)
+    # advantages: 1.04 + .72*2.444, 2.03 + .72*.575, 2.3
+    assert advantage.tolist() == pytest.approx([2.79968, 2.444, 2.3], rel=1e-6)
+
+
+def gae(reward: np.ndarray, value: np.ndarray, last_value: float, gamma: float, lam: float) -> np.ndarray:
+    """Return the textbook's sum, term by term in float64."""
+    following = np.append(value[1:], last_value)
+    errors = reward + gamma * following - value
+    return np.array(
+        [sum((gamma * lam) ** k * errors[t + k] for k in range(len(errors) - t)) for t in range(len(errors))]
+    )
+
+
+def test_vtrace_at_lag_zero_is_gae_and_its_targets_are_value_plus_advantage() -> None:
+    rng = np.random.default_rng(0)
+    reward, value = rng.normal(size=50).astype(np.float32), rng.normal(size=50).astype(np.float32)
+    advantage, target = vtrace(reward, value, 0.3, np.ones(50, np.float32), gamma=0.97, lam=0.95)
+    expected = gae(reward.astype(float), value.astype(float), 0.3, 0.97, 0.95)
+    assert np.abs(advantage - expected).max() < 2e-6
+    assert np.abs(target - (value + advantage)).max() < 1e-6
+
+
+def test_vtrace_with_lambda_one_on_policy_is_the_return() -> None:
+    _, target = vtrace(REWARD, VALUE, 0.8, np.ones(3, np.float32), gamma=0.9, lam=1.0)
+    assert target.tolist() == pytest.approx([5.8132, 5.348, 3.72], rel=1e-6)
+
+
+def test_a_step_that_the_present_policy_would_never_do_teaches_no_value() -> None:
+    _, target = vtrace(REWARD, VALUE, 0.8, np.zeros(3, np.float32), gamma=0.9, lam=0.95)
+    assert target.tolist() == VALUE.tolist()
+
+
 def trace(profile: RobotProfile, length: int, seed: int, *, terminated: bool) -> Trace:
     rng = np.random.default_rng(seed)
 
@@ -107,7 +154,9 @@ def test_a_rollout_values_each_trace_by_itself(blind: RobotProfile) -> None:
     torch.manual_seed(0)
     network = make_network("mlp", blind)
     traces = [trace(blind, 4, 1, terminated=True), trace(blind, 6, 2, terminated=False)]
-    rollout = Rollout.build(traces, network, gamma=0.9, lam=0.8, reward_scale=0.5, device=torch.device("cpu"))
+    rollout = Rollout.build(
+        traces, network, gamma=0.9, lam=0.8, reward_scale=0.5, device=torch.device("cpu"), correct_lag=False
+    )
     assert len(rollout) == 10
     expected = []
     for entry in traces:
@@ -115,10 +164,35 @@ def test_a_rollout_values_each_trace_by_itself(blind: RobotProfile) -> None:
             value = network.value({"proprio": torch.from_numpy(entry.features["proprio"])}).numpy()
         last = 0.0 if entry.terminated else float(value[-1])
         expected.append(generalized_advantages(0.5 * entry.reward, value[:-1], last, gamma=0.9, lam=0.8))
+    assert torch.equal(rollout.ratio, torch.ones(10))
     assert rollout.advantage.numpy() == pytest.approx(np.concatenate(expected), abs=1e-6)
     with torch.no_grad():
         now = network.value(rollout.features)
     assert torch.allclose(rollout.value_target, rollout.advantage + now, atol=1e-6)
+
+
+def test_the_ratio_is_that_of_the_present_policy_to_the_one_that_drew(blind: RobotProfile) -> None:
+    torch.manual_seed(0)
+    network = make_network("mlp", blind)
+    entry = trace(blind, 5, 1, terminated=False)
+    with torch.no_grad():
+        mean = network.mean({"proprio": torch.from_numpy(entry.features["proprio"][:-1])})
+        # it was drawn by a policy whose means were 0.3 lower, with the same deviation s: the ratio is known
+        shifted = mean - 0.3
+        density = gaussian_log_prob(torch.from_numpy(entry.sample), shifted, network.log_std)
+    s2 = float(network.log_std.detach()[0].exp()) ** 2
+    entry = replace(entry, mean=shifted.numpy(), log_prob=density.numpy())
+    rollout = Rollout.build([entry], network, gamma=0.9, lam=0.8, reward_scale=1.0, device=torch.device("cpu"))
+    difference = torch.from_numpy(entry.sample) - mean
+    # log N(u; m, s) - log N(u; m - d, s) = (d^2 + 2 d (u - m)) / (2 s^2), for each of two actions
+    expected = ((0.09 + 0.6 * difference) / (2 * s2)).sum(-1).exp()
+    assert torch.allclose(rollout.ratio, expected, rtol=1e-4)
+    with torch.no_grad():
+        value = network.value({"proprio": torch.from_numpy(entry.features["proprio"])}).numpy()
+    by_hand = vtrace(entry.reward, value[:-1], float(value[-1]), expected.numpy(), gamma=0.9, lam=0.8)
+    assert rollout.advantage.numpy() == pytest.approx(by_hand[0], rel=1e-4)
+    assert rollout.value_target.numpy() == pytest.approx(by_hand[1], rel=1e-4)
+    assert torch.allclose(rollout.start_mean, mean)
 
 
 def test_a_rollout_learns_from_steps_but_not_from_the_states_behind_them(blind: RobotProfile) -> None:
@@ -144,6 +218,6 @@ def test_rows_picks_the_same_rows_everywhere(blind: RobotProfile) -> None:
     )
     some = rollout.rows(torch.tensor([4, 1]))
     assert len(some) == 2
-    for name in ("sample", "log_prob", "mean", "log_std", "advantage", "value_target"):
+    for name in ("sample", "log_prob", "mean", "log_std", "start_mean", "start_log_prob", "advantage", "value_target"):
         assert torch.equal(getattr(some, name), getattr(rollout, name)[[4, 1]])
     assert torch.equal(some.features["proprio"], rollout.features["proprio"][[4, 1]])

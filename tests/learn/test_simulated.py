@@ -21,7 +21,7 @@ from policyloop.errors import IncompatibleError
 from policyloop.learn.checkpoint import CheckpointState, load_checkpoint
 from policyloop.learn.feed import FeedState
 from policyloop.learn.networks import MlpNetwork
-from policyloop.learn.rollout import generalized_advantages
+from policyloop.learn.rollout import vtrace
 from policyloop.learn.simulated import SimulatedLearner, SimulationProgress, SimulationSettings, advantages
 from policyloop.runtime.policy import Policy
 
@@ -144,7 +144,8 @@ def test_many_robots_at_once_are_each_trace_by_itself() -> None:
         for end in ends:
             rows = slice(start, end + 1)
             last = float(future[end, robot] if ended[end, robot] else value[end + 1, robot])
-            trace = generalized_advantages(reward[rows, robot], value[rows, robot], last, gamma=0.97, lam=0.9)
+            ones = np.ones_like(reward[rows, robot])
+            trace, _ = vtrace(reward[rows, robot], value[rows, robot], last, ones, gamma=0.97, lam=0.9)
             np.testing.assert_allclose(ours[rows, robot], trace, atol=1e-5)
             start = end + 1
         assert start == ticks

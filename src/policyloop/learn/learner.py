@@ -291,6 +291,7 @@ class Learner:
             lam=settings.lam,
             reward_scale=settings.reward_scale,
             device=self._device,
+            correct_lag=settings.correct_lag,
         )
         statistics = ppo_update(
             self._network,

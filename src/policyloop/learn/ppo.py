@@ -1,4 +1,8 @@
-"""Proximal policy optimisation (Schulman et al., 1707.06347): one visible update."""
+"""Proximal policy optimisation (Schulman et al., 1707.06347): one visible update, right for steps that lag behind.
+
+The policy is held near the one with which the update began, whoever drew the steps; how much likelier that one makes
+each step than the policy that drew it is a weight of its own (the decoupled objective, Hilton et al., 2110.00641).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from policyloop.learn.distribution import entropy, gaussian_kl, gaussian_log_pro
 from policyloop.learn.networks import LOG_STD_BOUNDS, ActorCritic
 from policyloop.learn.rollout import Rollout
 
-__all__ = ["PpoSettings", "make_optimizer", "ppo_update"]
+__all__ = ["PpoSettings", "effective_share", "make_optimizer", "ppo_update"]
 
 
 class PpoSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,6 +39,14 @@ class PpoSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     desired_kl: float = 0.01
     """The actor's learning rate follows the policy's step: it falls when the policy is more than twice
     this far from where the update began and grows, up to `learning_rate`, when it is less than half."""
+    max_kl: float = 0.1
+    """No further epoch begins once the policy is on average this far from where the update began."""
+    correct_lag: bool = True
+    """Weigh steps by how likely the present policy makes them; False = as if it had drawn them all, for comparison."""
+    max_weight: float = 2.0
+    """No step counts for more than so many."""
+    min_effective: float = 0.3
+    """Steps of which less than this share is effective are too far off: only the value function learns from them."""
     critic_warmup_updates: int = 3
     """First updates that fit only the critic, so that a cloned policy is not torn up by noise."""
     learning_rate_floor: float = 0.1
@@ -77,9 +89,9 @@ def ppo_update(
 ) -> dict[str, float]:
     """Improve policy and value function on one rollout; return the update's statistics.
 
-    The ratio compares the network with the distribution that the robot recorded when it acted, so
-    it also covers a robot that drove with slightly older or quantised weights. The change of
-    variables of tanh cancels in the ratio, because both sides use the recorded pre-tanh sample.
+    The ratio compares the network with itself as the update began; the weight compares that with the distribution that
+    the robot recorded when it acted, which may be of older or quantised weights. The change of variables of tanh
+    cancels in both, because every density is one of the recorded pre-tanh sample.
 
     Args:
         network: Updated in place.
@@ -92,9 +104,12 @@ def ppo_update(
     """
     deviation = rollout.advantage.std(correction=min(1, len(rollout) - 1))
     advantage = (rollout.advantage - rollout.advantage.mean()) / (deviation + 1e-6)
+    effective = effective_share(rollout.ratio)
+    learn_policy = learn_policy and effective >= settings.min_effective
     history: dict[str, list[float]] = {}
-    start_mean, start_log_std = _start(network, rollout), network.log_std.detach().clone()
+    start_log_std = network.log_std.detach().clone()
     for _ in range(settings.epochs):
+        distances = []
         order = torch.randperm(len(rollout), generator=generator).to(advantage.device)
         for index in order.split(settings.minibatch):
             batch = rollout.rows(index)
@@ -103,27 +118,26 @@ def ppo_update(
             loss = settings.value_weight * value_loss
             if learn_policy:
                 policy_loss, statistics = _policy_loss(network, batch, advantage[index], mean, settings)
-                step_kl = gaussian_kl(start_mean[index], start_log_std, mean.detach(), network.log_std.detach())
-                statistics["step_kl"] = step_kl.mean().item()
+                step_kl = gaussian_kl(batch.start_mean, start_log_std, mean.detach(), network.log_std.detach())
+                distances.append(step_kl.mean().item())
                 for name, number in statistics.items():
                     history.setdefault(name, []).append(number)
                 loss = loss + policy_loss
                 if auxiliary_loss is not None:
                     loss = loss + auxiliary_loss()
-                _adapt_learning_rate(optimizer, statistics["step_kl"], settings)
+                _adapt_learning_rate(optimizer, distances[-1], settings)
             history.setdefault("value_loss", []).append(value_loss.item())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            if not learn_policy:  # an encoder that actor and critic share
-                for parameter in optimizer.param_groups[0]["params"]:
-                    parameter.grad = None
-            for group in optimizer.param_groups:
-                nn.utils.clip_grad_norm_(group["params"], settings.max_grad_norm)
-            optimizer.step()
+            _descend(optimizer, settings, learn_policy=learn_policy)
             if learn_policy:
                 with torch.no_grad():
                     network.log_std.clamp_(LOG_STD_BOUNDS[0], settings.max_log_std)
-    result = {name: sum(numbers) / len(numbers) for name, numbers in history.items()}
+        history.setdefault("step_kl", []).extend(distances)
+        if sum(distances) > settings.max_kl * len(distances):
+            break
+    result = {name: sum(numbers) / len(numbers) for name, numbers in history.items() if numbers}
+    result["effective_share"] = effective
     result["entropy"] = entropy(network.log_std.detach()).item()
     result["explained_variance"] = _explained_variance(rollout)
     result["learning_rate"] = optimizer.param_groups[0]["lr"]
@@ -131,14 +145,24 @@ def ppo_update(
     return result
 
 
+def _descend(optimizer: torch.optim.Adam, settings: PpoSettings, *, learn_policy: bool) -> None:
+    """Take one step along the gradients, clipped group by group."""
+    if not learn_policy:  # an encoder that actor and critic share
+        for parameter in optimizer.param_groups[0]["params"]:
+            parameter.grad = None
+    for group in optimizer.param_groups:
+        nn.utils.clip_grad_norm_(group["params"], settings.max_grad_norm)
+    optimizer.step()
+
+
 def _policy_loss(
     network: ActorCritic, batch: Rollout, advantage: Tensor, mean: Tensor, settings: PpoSettings
 ) -> tuple[Tensor, dict[str, float]]:
     """Return the clipped surrogate (to be minimised) with its entropy bonus, and its statistics."""
-    log_ratio = gaussian_log_prob(batch.sample, mean, network.log_std) - batch.log_prob
-    ratio = log_ratio.exp()
+    ratio = (gaussian_log_prob(batch.sample, mean, network.log_std) - batch.start_log_prob).exp()
     clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
-    surrogate = -torch.min(ratio * advantage, clipped * advantage).mean()
+    weight = batch.ratio.clamp(max=settings.max_weight)
+    surrogate = -(weight * torch.min(ratio * advantage, clipped * advantage)).mean()
     bonus = entropy(network.log_std)
     loss = surrogate - settings.entropy_weight * bonus
     with torch.no_grad():
@@ -159,19 +183,13 @@ def _adapt_learning_rate(optimizer: torch.optim.Adam, kl: float, settings: PpoSe
         group["lr"] = min(settings.learning_rate, group["lr"] * 1.5)
 
 
-def _start(network: ActorCritic, rollout: Rollout, chunk: int = 512) -> Tensor:
-    """Return the network's means before the update, (n, actions).
-
-    They differ from the recorded means where the robot drove with older or quantised weights, or
-    saw a picture before its compression: that distance must not steer the learning rate.
-    """
-    rows = torch.arange(len(rollout), device=rollout.log_prob.device)
-    with torch.no_grad():
-        return torch.cat([network.mean(rollout.rows(part).features) for part in rows.split(chunk)])
+def effective_share(ratio: Tensor) -> float:
+    """Return the effective share of weighted steps, (sum w)^2 / (n sum w^2): 1 = all count alike (Kish, 1965)."""
+    return (ratio.sum().square() / (len(ratio) * ratio.square().sum())).item()
 
 
 def _explained_variance(rollout: Rollout) -> float:
-    """Return 1 - Var(target - value) / Var(target); the advantage is exactly that difference."""
+    """Return 1 - Var(target - value) / Var(target); but for lag, the advantage is that difference."""
     if len(rollout) < 2:
         return math.nan
     variance = rollout.value_target.var().item()

@@ -1,4 +1,8 @@
-"""One update's data: traces of consecutive policy steps, their advantages, and the tensors to learn from."""
+"""One update's data: traces of consecutive policy steps, their advantages, and the tensors to learn from.
+
+A step was drawn by the policy that the robot had, which may be older than the one that learns from it now. Its recorded
+density says how much likelier the present policy makes it: that ratio corrects values (V-trace) and gradient.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from policyloop.learn.distribution import gaussian_log_prob
 from policyloop.learn.networks import ActorCritic, Features
 
-__all__ = ["Rollout", "Trace", "accumulated", "generalized_advantages"]
+__all__ = ["Rollout", "Trace", "accumulated", "vtrace"]
 
 Float = NDArray[np.float32]
 
@@ -44,18 +49,28 @@ class Trace:
         return len(self.reward)
 
 
-def generalized_advantages(reward: Float, value: Float, last_value: float, *, gamma: float, lam: float) -> Float:
-    """Return GAE(gamma, lambda) of one trace (Schulman et al., 1506.02438), (T,).
+def vtrace(
+    reward: Float, value: Float, last_value: float, ratio: Float, *, gamma: float, lam: float
+) -> tuple[Float, Float]:
+    """Return advantages and value targets of one trace that another policy drew, (T,) each.
+
+    V-trace (Espeholt et al., 1802.01561) with both truncations at 1 and lambda: targets are corrected by
+    rho = min(1, ratio), step by step. A step's own ratio is left out of its advantage, because the objective has it.
+    Where every ratio is 1 the advantages are GAE(gamma, lambda) (Schulman et al., 1506.02438), and the targets value
+    plus advantage.
 
     Args:
         reward: Reward of each step, (T,).
-        value: Value of each state, (T,).
+        value: Value of each state under the present policy, (T,).
         last_value: Value of the state after the last step: 0 if the episode terminated there.
+        ratio: Density of each step's sample under the present policy over that under the one that drew it, (T,).
         gamma: Discount per step.
         lam: Weight of longer returns, 0..1.
     """
-    following = np.append(value[1:], np.float32(last_value))
-    return accumulated(reward + gamma * following - value, np.full(len(reward), gamma * lam, np.float32))
+    kept = np.minimum(ratio, np.float32(1))
+    error = reward + np.float32(gamma) * np.append(value[1:], np.float32(last_value)) - value
+    correction = accumulated(kept * error, np.float32(gamma * lam) * kept)
+    return error + np.float32(gamma * lam) * np.append(correction[1:], np.float32(0)), value + correction
 
 
 def accumulated(error: Float, decay: Float) -> Float:
@@ -69,29 +84,55 @@ def accumulated(error: Float, decay: Float) -> Float:
 
 @dataclass(frozen=True)
 class Rollout:
-    """The tensors of one update, one row per step."""
+    """The tensors of one update, one row per step.
+
+    Attributes:
+        features: Network inputs.
+        sample: Pre-tanh sample that was drawn, (n, actions).
+        log_prob: Its log-density under the policy that drew it, (n,).
+        mean: That policy's mean, (n, actions).
+        log_std: Its exploration, (n, actions).
+        start_mean: The learning network's mean as the update begins, (n, actions).
+        start_log_prob: Log-density of the sample under it, (n,).
+        advantage: How much better than expected the step was, (n,).
+        value_target: What the value function should have said, (n,).
+    """
 
     features: Features
     sample: Tensor
     log_prob: Tensor
     mean: Tensor
     log_std: Tensor
+    start_mean: Tensor
+    start_log_prob: Tensor
     advantage: Tensor
     value_target: Tensor
 
     def __len__(self) -> int:
         return len(self.log_prob)
 
+    @property
+    def ratio(self) -> Tensor:
+        """How much likelier each sample is now than it was when it was drawn, (n,)."""
+        return (self.start_log_prob - self.log_prob).exp()
+
     def rows(self, index: Tensor) -> Rollout:
         """Return some rows."""
         return Rollout(
             {name: tensor[index] for name, tensor in self.features.items()},
-            self.sample[index],
-            self.log_prob[index],
-            self.mean[index],
-            self.log_std[index],
-            self.advantage[index],
-            self.value_target[index],
+            *(
+                tensor[index]
+                for tensor in (
+                    self.sample,
+                    self.log_prob,
+                    self.mean,
+                    self.log_std,
+                    self.start_mean,
+                    self.start_log_prob,
+                    self.advantage,
+                    self.value_target,
+                )
+            ),
         )
 
     @classmethod
@@ -104,47 +145,67 @@ class Rollout:
         lam: float,
         reward_scale: float,
         device: torch.device,
+        correct_lag: bool = True,
     ) -> Rollout:
-        """Value every state with `network` and compute advantages trace by trace."""
+        """Value every state with `network` and compute advantages trace by trace.
+
+        Without `correct_lag` every step counts as if the present policy had drawn it.
+        """
         states = {
             name: torch.from_numpy(np.concatenate([trace.features[name] for trace in traces]))
             for name in traces[0].features
         }
-        values = _values(network, states, device)
-        advantages, targets, rows, start = [], [], [], 0
-        for trace in traces:
-            stop = start + len(trace)
-            value = values[start:stop]
-            last_value = 0.0 if trace.terminated else float(values[stop])
-            advantage = generalized_advantages(
-                trace.reward * np.float32(reward_scale), value, last_value, gamma=gamma, lam=lam
-            )
-            advantages.append(advantage)
-            targets.append(advantage + value)
-            rows.append(np.arange(start, stop))
-            start = stop + 1
-        keep = torch.from_numpy(np.concatenate(rows))
+        means, values = _means_and_values(network, states, device)
+        lengths = [len(trace) for trace in traces]
+        starts = np.cumsum([0] + [length + 1 for length in lengths[:-1]])
+        keep = torch.from_numpy(
+            np.concatenate([np.arange(start, start + n) for start, n in zip(starts, lengths, strict=True)])
+        )
 
         def joined(arrays: Sequence[Float]) -> Tensor:
             return torch.from_numpy(np.concatenate(arrays)).to(device)
 
+        sample, log_prob = joined([trace.sample for trace in traces]), joined([trace.log_prob for trace in traces])
+        start_mean = means[keep]
+        start_log_prob = log_prob
+        if correct_lag:
+            with torch.no_grad():
+                start_log_prob = gaussian_log_prob(sample, start_mean, network.log_std)
+        ratios = np.split((start_log_prob - log_prob).exp().cpu().numpy(), np.cumsum(lengths)[:-1])
+        advantages, targets = [], []
+        for trace, start, ratio in zip(traces, starts, ratios, strict=True):
+            value = values[start : start + len(trace) + 1]
+            advantage, target = vtrace(
+                trace.reward * np.float32(reward_scale),
+                value[:-1],
+                0.0 if trace.terminated else float(value[-1]),
+                ratio,
+                gamma=gamma,
+                lam=lam,
+            )
+            advantages.append(advantage)
+            targets.append(target)
         return cls(
             {name: tensor[keep].to(device) for name, tensor in states.items()},
-            joined([trace.sample for trace in traces]),
-            joined([trace.log_prob for trace in traces]),
+            sample,
+            log_prob,
             joined([trace.mean for trace in traces]),
             joined([trace.log_std for trace in traces]),
+            start_mean,
+            start_log_prob,
             joined(advantages),
             joined(targets),
         )
 
 
-def _values(network: ActorCritic, states: Features, device: torch.device, chunk: int = 512) -> Float:
+def _means_and_values(
+    network: ActorCritic, states: Features, device: torch.device, chunk: int = 512
+) -> tuple[Tensor, Float]:
     count = len(states["proprio"])
     with torch.no_grad():
         parts = [
-            network.value({name: tensor[i : i + chunk].to(device) for name, tensor in states.items()}).cpu()
+            network.mean_and_value({name: tensor[i : i + chunk].to(device) for name, tensor in states.items()})
             for i in range(0, count, chunk)
         ]
-    values: Float = torch.cat(parts).numpy()
-    return values
+    values: Float = torch.cat([value for _, value in parts]).cpu().numpy()
+    return torch.cat([mean for mean, _ in parts]), values

@@ -222,12 +222,15 @@ class SimulatedLearner:
         )
         mean, sample = torch.cat(means), torch.cat(samples)
         target = torch.from_numpy(advantage + np.stack(values[:-1])).flatten()
+        log_prob = gaussian_log_prob(sample, mean, log_std)
         rollout = Rollout(
             {name: torch.cat([features[name] for features in seen]) for name in seen[0]},
             sample,
-            gaussian_log_prob(sample, mean, log_std),
+            log_prob,
             mean,
             log_std.expand_as(mean),
+            mean,
+            log_prob,
             torch.from_numpy(advantage).flatten(),
             target,
         )
