@@ -24,8 +24,9 @@ from policyloop.convert.export import export_bundle
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.step import Step
 from policyloop.evaluate import evaluate
-from policyloop.learn.bc import BcSettings, Demonstrations, clone
-from policyloop.learn.feed import learner_inputs
+from policyloop.learn.bc import BcSettings, clone
+from policyloop.learn.demonstrations import Demonstrations
+from policyloop.learn.inputs import learner_inputs
 from policyloop.learn.networks import make_network
 from policyloop.sim.fleet import Fleet, FleetSettings
 

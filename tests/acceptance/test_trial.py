@@ -164,7 +164,7 @@ def test_the_bundle_carries_both_networks_and_what_was_found(
 def test_calibration_from_a_folder_and_training_agree_bit_for_bit(drive: Drive, tmp_path: Path) -> None:
     """One preprocessing code: a sample that went to disk and back is what the learner sees."""
     from policyloop.core.calibration import save_sample
-    from policyloop.learn.feed import learner_inputs
+    from policyloop.learn.inputs import learner_inputs
     from policyloop.link.journal import Journal
 
     journal = Journal(drive.journal)

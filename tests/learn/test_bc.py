@@ -12,8 +12,9 @@ from torch import Tensor
 
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.step import Step
-from policyloop.learn.bc import BcSettings, Demonstrations, clone, cloning_loss, draw_batch, mirrored
-from policyloop.learn.feed import learner_inputs
+from policyloop.learn.bc import BcSettings, clone, cloning_loss, draw_batch, mirrored
+from policyloop.learn.demonstrations import Demonstrations
+from policyloop.learn.inputs import learner_inputs
 from policyloop.learn.networks import ActorCritic, make_network
 
 CPU = torch.device("cpu")

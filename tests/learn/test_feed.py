@@ -12,8 +12,9 @@ import torch
 
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step
-from policyloop.learn.bc import Demonstrations
-from policyloop.learn.feed import Feed, FeedState, learner_inputs, load_demonstrations, newest_demonstrations, scan
+from policyloop.learn.demonstrations import Demonstrations, load_demonstrations, newest_demonstrations
+from policyloop.learn.feed import Feed, FeedState
+from policyloop.learn.inputs import learner_inputs, scan
 from policyloop.learn.networks import SCAN_COLUMNS, make_network
 from policyloop.learn.rollout import Rollout, Trace, vtrace
 from policyloop.link.journal import Journal
@@ -584,7 +585,7 @@ def test_episodes_that_the_policy_drove_alone_are_scored_by_the_robots_reward(fe
         ]
     )
     read_all(feed)
-    first, second = feed.episodes
+    first, second = feed.scores.finished
     assert (first.score, first.steps, first.collided) == (2.5, 2, True)
     assert first.terms == {"forward": 3.0, "time": -0.5}
     assert (second.score, second.steps, second.collided) == (4.0, 1, False)
@@ -601,7 +602,7 @@ def test_an_episode_with_a_take_over_or_a_gap_is_not_scored(feed_of: FeedOf, dri
         ]
     )
     read_all(feed)
-    assert feed.episodes == []
+    assert feed.scores.finished == []
 
 
 # -- demonstrations ---------------------------------------------------------------------------

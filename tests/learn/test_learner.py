@@ -245,12 +245,14 @@ def test_cloning_alone_ends_after_the_clone(journal: Journal, place: Place) -> N
     assert sum(learner.ledger.values()) == 0
 
 
-def test_demonstrations_alone_leave_the_clone_as_it_is(
+def test_demonstrations_alone_leave_the_clone_as_it_is_and_say_so(
     blind: RobotProfile, drive: Drive, write_journal: Write, place: Place
 ) -> None:
     steps = [drive(i, source="human" if i % 2 else "scripted") for i in range(200)]
     learner = place.learner(write_journal(blind, steps))
-    learner.run()
+    with pytest.raises(ConfigError, match="holds 0 steps to learn from, the first update takes 50") as caught:
+        learner.run()
+    assert "--learner bc" in caught.value.remedy
     assert learner.version == 1
     assert place.updates() == [0]
     assert learner.ledger == {"demonstration": 200}
@@ -275,7 +277,8 @@ def test_a_journal_without_the_wanted_demonstrations_says_what_to_do(
 def test_fewer_demonstrations_than_wanted_are_cloned_all_the_same(
     blind: RobotProfile, drive: Drive, write_journal: Write, place: Place
 ) -> None:
-    learner = place.learner(write_journal(blind, [drive(i, source="human") for i in range(20)]))
+    journal = write_journal(blind, [drive(i, source="human") for i in range(20)])
+    learner = place.learner(journal, change(learner="bc"))
     learner.run()
     assert learner.version == 1
 

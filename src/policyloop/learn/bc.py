@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from policyloop.core.profile import RobotProfile
+from policyloop.learn.demonstrations import Demonstrations
 from policyloop.learn.distribution import unsquash
 from policyloop.learn.networks import ActorCritic, Features
 
-__all__ = ["BcSettings", "Demonstrations", "clone", "cloning_loss", "draw_batch"]
+__all__ = ["BcSettings", "clone", "cloning_loss", "draw_batch"]
 
 
 class BcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,31 +29,6 @@ class BcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     huber_beta: float = 0.3
     mirror: bool = True
     """Learn from every second minibatch as seen in a mirror: free data for a symmetric robot."""
-
-
-class Demonstrations(msgspec.Struct, frozen=True):
-    """Observations and the actions that a teacher proposed there.
-
-    Attributes:
-        features: Network inputs by name, (n, ...).
-        actions: Physical units, (n, actions).
-    """
-
-    features: dict[str, NDArray[np.generic]]
-    actions: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.actions)
-
-    def __add__(self, other: Demonstrations) -> Demonstrations:
-        if not len(self):
-            return other
-        features = {name: np.concatenate([array, other.features[name]]) for name, array in self.features.items()}
-        return Demonstrations(features, np.concatenate([self.actions, other.actions]))
-
-    def newest(self, count: int) -> Demonstrations:
-        """Return the last `count` of them."""
-        return Demonstrations({name: array[-count:] for name, array in self.features.items()}, self.actions[-count:])
 
 
 def mirrored(profile: RobotProfile, features: Features, shares: Tensor) -> tuple[Features, Tensor]:

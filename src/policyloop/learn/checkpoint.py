@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -27,7 +29,15 @@ from policyloop.errors import IncompatibleError, StorageError, VerificationError
 from policyloop.learn.feed import FeedState
 from policyloop.learn.networks import ActorCritic
 
-__all__ = ["Checkpoint", "CheckpointState", "latest_checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointState",
+    "latest_checkpoint",
+    "load_checkpoint",
+    "optimizer_tensors",
+    "restore_optimizer",
+    "save_checkpoint",
+]
 
 FORMAT = 1
 
@@ -50,6 +60,8 @@ class CheckpointState(msgspec.Struct, kw_only=True):
     feed: FeedState
     elapsed_s: float
     settings: dict[str, Any]
+    lineage: list[str] = []
+    """Hashes of the tensors of the checkpoints that this training descends from, the oldest first."""
     tensors_sha256: str = ""
 
 
@@ -78,31 +90,33 @@ class Checkpoint(msgspec.Struct):
                 )
         network.load_state_dict({name: self.tensors[f"network.{name}"] for name in expected})
         if optimizer is not None:
-            _restore_optimizer(optimizer, self.tensors)
+            restore_optimizer("optimizer", optimizer, self.tensors)
         if generator is not None:
             generator.set_state(self.tensors["generator"])
 
 
-def _optimizer_tensors(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+def optimizer_tensors(name: str, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+    """Return an optimizer's moments and rates by names that begin with its own."""
     state = optimizer.state_dict()
     tensors = {
-        f"optimizer.{index}.{name}": value.detach().cpu()
+        f"{name}.{index}.{key}": value.detach().cpu()
         for index, entry in state["state"].items()
-        for name, value in entry.items()
+        for key, value in entry.items()
     }
     rates = [group["lr"] for group in state["param_groups"]]
-    return {**tensors, "optimizer.rates": torch.tensor(rates, dtype=torch.float64)}
+    return {**tensors, f"{name}.rates": torch.tensor(rates, dtype=torch.float64)}
 
 
-def _restore_optimizer(optimizer: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
+def restore_optimizer(name: str, optimizer: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
+    """Put an optimizer's moments and rates back."""
     state = optimizer.state_dict()
     entries: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         parts = key.split(".")
-        if parts[0] == "optimizer" and len(parts) == 3:
+        if parts[0] == name and len(parts) == 3:
             entries.setdefault(int(parts[1]), {})[parts[2]] = value
     state["state"] = entries
-    for group, rate in zip(state["param_groups"], tensors["optimizer.rates"].tolist(), strict=True):
+    for group, rate in zip(state["param_groups"], tensors[f"{name}.rates"].tolist(), strict=True):
         group["lr"] = rate
     optimizer.load_state_dict(state)
 
@@ -114,14 +128,25 @@ def save_checkpoint(
     optimizer: torch.optim.Adam,
     generator: torch.Generator,
     bundle: Bundle,
+    more: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Path:
     """Write a checkpoint under `directory`, named after its update; returns its path.
+
+    Args:
+        directory: Of all checkpoints.
+        state: All but the tensors.
+        network: Its weights are saved.
+        optimizer: Its moments and rates are saved.
+        generator: Its state is saved.
+        bundle: The policy as robots get it.
+        more: Tensors that only the algorithm knows, by names that no other has.
 
     Raises:
         StorageError: The disk refuses; no half checkpoint is left under its final name.
     """
     tensors = {f"network.{name}": tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    tensors.update(_optimizer_tensors(optimizer))
+    tensors.update(optimizer_tensors("optimizer", optimizer))
+    tensors.update({name: tensor.detach().cpu().contiguous() for name, tensor in more.items()})
     tensors["generator"] = generator.get_state()
     data = save_tensors(tensors)
     state.tensors_sha256 = hashlib.sha256(data).hexdigest()

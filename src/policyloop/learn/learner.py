@@ -1,6 +1,6 @@
 """The learner: clone the demonstrations, then improve on what the policy itself drove.
 
-    demonstrations -> clone -> ship -> [ rollout -> PPO update -> ship ] ... checkpoint every N updates
+    demonstrations -> clone -> ship -> [ new steps -> update -> ship ] ... checkpoint every N updates
 
 Data comes from the journal and nowhere else, whether a gateway is filling it at this moment or it
 was recorded last week. Every checkpoint holds the place in the journal up to which it has learned,
@@ -19,7 +19,6 @@ from typing import Literal
 import msgspec
 import numpy as np
 import torch
-from torch import Tensor
 
 from policyloop.bundle.build import Bundle
 from policyloop.bundle.manifest import NETWORK_NAME
@@ -30,16 +29,26 @@ from policyloop.convert.export import export_bundle, probe_features
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Arrays
 from policyloop.errors import ConfigError, IncompatibleError, PolicyloopError, StorageError
-from policyloop.learn.bc import Demonstrations, clone, cloning_loss, draw_batch
-from policyloop.learn.checkpoint import Checkpoint, CheckpointState, latest_checkpoint, save_checkpoint
+from policyloop.learn.algorithm import Algorithm, Lesson
+from policyloop.learn.bc import clone
+from policyloop.learn.checkpoint import (
+    Checkpoint,
+    CheckpointState,
+    latest_checkpoint,
+    load_checkpoint,
+    restore_optimizer,
+    save_checkpoint,
+)
 from policyloop.learn.delivery import deliver
+from policyloop.learn.demonstrations import is_demonstration
 from policyloop.learn.device import choose_device, keep_freed_memory
-from policyloop.learn.feed import Feed, FeedState, is_demonstration, load_demonstrations, newest_demonstrations
 from policyloop.learn.metrics import Metrics
 from policyloop.learn.networks import make_network
-from policyloop.learn.ppo import PpoSettings, make_optimizer, ppo_update
-from policyloop.learn.rollout import Rollout, Trace
+from policyloop.learn.off_policy import OffPolicy
+from policyloop.learn.on_policy import OnPolicy
+from policyloop.learn.restore_point import RestorePoint
 from policyloop.learn.settings import LearnerSettings
+from policyloop.learn.teachers import Teachers
 from policyloop.link.gateway import Gateway
 from policyloop.link.journal import Journal
 
@@ -49,8 +58,8 @@ log = logging.getLogger(__name__)
 
 _IDLE_S = 0.02
 _PARITY_OBSERVATIONS = 16
-_AUXILIARY_BATCH = 64
-_MAX_INTERVENTIONS = 5000
+_PATIENCE = 3
+"""So many updates in a row may fail before the learner gives up."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +85,7 @@ class Learner:
         runs: Directory of TensorBoard runs.
         gateway: Fills the journal now; None = learn from what is there and finish.
         resume: Go on from the newest checkpoint.
+        parent: Begin with the weights of this checkpoint, of the same profile and network.
         report: Called with the progress, often.
         stop: Set from outside to finish early, with a checkpoint.
         signer: Signs every policy that is shipped; None = they carry no signature.
@@ -91,6 +101,7 @@ class Learner:
         runs: Path,
         gateway: Gateway | None = None,
         resume: bool = False,
+        parent: Path | None = None,
         report: Callable[[Progress], None] = lambda progress: None,
         stop: threading.Event | None = None,
         signer: Signer | None = None,
@@ -111,42 +122,56 @@ class Learner:
         if saved is None and not resume and any(checkpoints.glob("[0-9]*")):
             raise ConfigError(f"{checkpoints} already holds checkpoints", "add --resume, or choose another directory")
         torch.manual_seed(settings.seed)
-        self._network = make_network(settings.network, self._profile, initial_log_std=settings.ppo.initial_log_std).to(
+        self._network = make_network(settings.network, self._profile, initial_log_std=settings.initial_log_std).to(
             self._device
         )
-        self._optimizer = make_optimizer(self._network, settings.ppo)
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._normalizer = self._profile.nominal_normalizer
-        self._version = self._update = self._demonstrations_until = 0
-        self._cloned = False
+        self._version = self._update = self._failures = 0
+        self._lineage: list[str] = []
         self._elapsed_before_s = 0.0
-        feed_state: FeedState | None = None
         if saved is not None:
-            feed_state = self._restore(saved)
+            self._restore(saved)
+        elif parent is not None:
+            self._descend_from(parent)
+        self._teachers = Teachers(
+            journal,
+            self._normalizer,
+            settings.bc,
+            cloned_until=0 if saved is None else saved.state.demonstrations_until,
+            read=saved.state.feed.read if saved is not None and saved.state.cloned else 0,
+        )
+        only_cloned = saved is not None and saved.state.settings.get("learner") == "bc"
+        self._algorithm = self._begin(None if only_cloned else saved)
         self._checkpointed = -1 if saved is None else saved.state.update
         self._overdue = False
         self._shipped = True
-        self._feed = Feed(
-            journal,
-            self._normalizer,
-            max_staleness=settings.max_staleness,
-            reward=settings.reward,
-            state=feed_state,
-        )
-        self._feed_state = self._feed.state
-        self._demonstrations: Demonstrations | None = None
-        self._interventions = self._load_interventions(
-            newest_demonstrations(
-                journal, start=self._demonstrations_until, stop=self._feed_state.read if self._cloned else 0
-            )
-        )
+        self._stop_and_go = settings.stop_and_go
         self._recent_inputs: list[Arrays] = []
         self._scores: list[float] = []
         self._started_s = time.monotonic()
         self._metrics = Metrics(runs)
 
-    def _restore(self, saved: Checkpoint) -> FeedState:
-        state = saved.state
+    def _begin(self, saved: Checkpoint | None) -> Algorithm:
+        """Return the algorithm that improves the network, as it was in a checkpoint or new."""
+        make = OffPolicy if self._settings.learner == "rlpd" else OnPolicy
+        algorithm: Algorithm = make(
+            self._network,
+            self._journal,
+            self._normalizer,
+            self._settings,
+            self._teachers,
+            generator=self._generator,
+            device=self._device,
+            state=None if saved is None else saved.state.feed,
+        )
+        if saved is not None:
+            restore_optimizer("optimizer", algorithm.optimizer, saved.tensors)
+            algorithm.restore(saved.tensors)
+        return algorithm
+
+    def _check_kinship(self, state: CheckpointState) -> None:
+        """Refuse a checkpoint of another robot or network."""
         if state.profile_digest != self._profile.digest:
             raise IncompatibleError(
                 f"checkpoint {self._checkpoints} is of profile '{state.profile.name}', not '{self._profile.name}'",
@@ -157,13 +182,30 @@ class Learner:
                 f"checkpoint {self._checkpoints} is of network '{state.network}', not '{self._settings.network}'",
                 f"add --network {state.network}, or choose another --checkpoint-dir",
             )
-        saved.restore(self._network, self._optimizer, self._generator)
-        self._normalizer = state.normalizer
+
+    def _restore(self, saved: Checkpoint) -> None:
+        """Go on from a checkpoint of this very training."""
+        state = saved.state
+        self._check_kinship(state)
+        before = str(state.settings.get("learner", "ppo"))
+        if before != "bc" and (before == "rlpd") != (self._settings.learner == "rlpd"):
+            raise IncompatibleError(
+                f"checkpoint {self._checkpoints} is of learner '{before}', not '{self._settings.learner}'",
+                f"add --learner {before}, or begin from its weights: --from, with another --checkpoint-dir",
+            )
+        saved.restore(self._network, None, self._generator)
+        self._normalizer, self._lineage = state.normalizer, state.lineage
         self._version, self._update = state.version, state.update
-        self._cloned, self._demonstrations_until = state.cloned, state.demonstrations_until
         self._elapsed_before_s = state.elapsed_s
         log.info("resumed at update %d, policy %d", self._update, self._version)
-        return state.feed
+
+    def _descend_from(self, parent: Path) -> None:
+        """Take over the weights of a checkpoint of another training."""
+        saved = load_checkpoint(parent)
+        self._check_kinship(saved.state)
+        saved.restore(self._network, None, None)
+        self._normalizer = saved.state.normalizer
+        self._lineage = [*saved.state.lineage, saved.state.tensors_sha256]
 
     @property
     def version(self) -> int:
@@ -173,7 +215,7 @@ class Learner:
     @property
     def ledger(self) -> dict[str, int]:
         """Steps read so far, by what became of them."""
-        return dict(self._feed.ledger)
+        return dict(self._algorithm.ledger)
 
     def run(self) -> None:
         """Learn until the settings say enough, the journal ends (without a gateway), or `stop` is set.
@@ -182,11 +224,11 @@ class Learner:
             StorageError: The disk refuses the first policy, or at the end still refuses the last one or its checkpoint.
         """
         try:
-            if not self._cloned and self._settings.demonstrations:
+            if not self._teachers.cloned_until and self._settings.demonstrations:
                 self._clone()
             elif self._version == 0:
                 self._ship()
-            if self._settings.learner == "ppo":
+            if self._settings.learner != "bc":
                 while not self._finished and self._improve():
                     pass
             if self._version and self._update > self._checkpointed:
@@ -194,8 +236,19 @@ class Learner:
             if not self._shipped:
                 self._deliver()
             self._tell("finished", 1, 1)
+            self._say_if_nothing_was_learned()
         finally:
             self._metrics.close()
+
+    def _say_if_nothing_was_learned(self) -> None:
+        """Raise ConfigError if a recording had nothing to improve on."""
+        if self._settings.learner == "bc" or self._gateway is not None or self._update or self._stop.is_set():
+            return
+        raise ConfigError(
+            f"no update: the journal holds {self._algorithm.ready} steps to learn from, the first update takes "
+            f"{self._settings.steps_per_update}; policy {self._version} is what there is",
+            "let that policy drive and record, lower --update-interval, or use --learner bc",
+        )
 
     @property
     def _elapsed_s(self) -> float:
@@ -219,8 +272,10 @@ class Learner:
         if not self._wait_for_demonstrations():
             return
         self._hold(True)
-        self._demonstrations_until = self._journal.next
-        demonstrations = self._load_demonstrations()
+        self._teachers.cloned_until = self._journal.next
+        demonstrations = self._teachers.demonstrations
+        rows = np.linspace(0, len(demonstrations) - 1, _PARITY_OBSERVATIONS).astype(int)
+        self._recent_inputs = [{name: array[row] for name, array in demonstrations.features.items()} for row in rows]
         statistics = clone(
             self._network,
             demonstrations,
@@ -230,7 +285,7 @@ class Learner:
             device=self._device,
             progress=lambda step, total, loss: self._tell("cloning", step, total),
         )
-        self._cloned = True
+        self._algorithm = self._begin(None)
         self._ship()
         self._metrics.write(0, {"bc_loss": statistics["loss"]}, version=self._version, frames=len(demonstrations))
         self._checkpoint()
@@ -258,113 +313,71 @@ class Learner:
             if self._pause():
                 return False
 
-    def _load_demonstrations(self) -> Demonstrations:
-        if self._demonstrations is None:
-            positions = newest_demonstrations(self._journal, stop=self._demonstrations_until)
-            self._demonstrations = load_demonstrations(self._journal, self._normalizer, positions)
-            rows = np.linspace(0, len(self._demonstrations) - 1, _PARITY_OBSERVATIONS).astype(int)
-            features = self._demonstrations.features
-            self._recent_inputs = [{name: array[row] for name, array in features.items()} for row in rows]
-        return self._demonstrations
-
-    def _load_interventions(self, positions: list[int]) -> Demonstrations:
-        """Read the newest of the demonstrations that came after the clone."""
-        return load_demonstrations(self._journal, self._normalizer, positions[-_MAX_INTERVENTIONS:])
-
     # -- reinforcement ------------------------------------------------------------------------
 
     def _improve(self) -> bool:
-        """Collect one rollout and learn from it; False if no more data will come."""
+        """Collect the steps of one update and learn from them; False if no more data will come."""
         if not self._collect():
             return False
         self._hold(True)
         started_s = time.monotonic()
-        traces = self._feed.take()
-        self._feed_state = self._feed.state  # what is read from here on belongs to the next update
-        self._take_interventions()
-        settings = self._scheduled()
         self._tell("updating", 0, 1)
-        rollout = Rollout.build(
-            traces,
-            self._network,
-            gamma=settings.gamma,
-            lam=settings.lam,
-            reward_scale=settings.reward_scale,
-            device=self._device,
-            correct_lag=settings.correct_lag,
-        )
-        statistics = ppo_update(
-            self._network,
-            self._optimizer,
-            rollout,
-            settings,
-            generator=self._generator,
-            learn_policy=self._update >= settings.critic_warmup_updates,
-            auxiliary_loss=self._cloning_terms(settings),
-        )
-        self._update += 1
-        self._remember(traces)
-        self._ship()
-        self._write(statistics, len(rollout), time.monotonic() - started_s)
-        if self._update % self._settings.checkpoint_interval == 0 or self._overdue or self._finished:
-            self._checkpoint()
+        lesson = self._learn()
+        if lesson is not None:
+            self._update += 1
+            self._recent_inputs = lesson.inputs
+            self._ship()
+            self._write(lesson, time.monotonic() - started_s)
+            if self._update % self._settings.checkpoint_interval == 0 or self._overdue or self._finished:
+                self._checkpoint()
         self._hold(False)
         return True
 
+    def _learn(self) -> Lesson | None:
+        """Update the network; an update that leaves numbers that are not finite is undone, and None is returned.
+
+        Raises:
+            PolicyloopError: It was one too many in a row.
+        """
+        before = RestorePoint(self._network, self._algorithm, self._generator)
+        state = self._state()
+        lesson = self._algorithm.learn(self._update, self._share_done)
+        if before.is_sound:
+            self._failures = 0
+            return lesson
+        before.restore()
+        self._failures += 1
+        place = save_checkpoint(
+            self._checkpoints / "quarantine",
+            state,
+            self._network,
+            self._algorithm.optimizer,
+            before.generator,
+            self._bundle,
+            self._algorithm.tensors(),
+        )
+        log.error("update %d gave numbers that are not finite and was undone; see %s", self._update + 1, place)
+        if self._failures >= _PATIENCE:
+            if self._update > self._checkpointed:
+                self._save()
+            raise PolicyloopError(
+                f"{_PATIENCE} updates in a row gave numbers that are not finite; robots keep policy {self._version}",
+                f"{place} repeats it: copy it to an empty --checkpoint-dir and --resume; then lower the learning rate",
+            )
+        return None
+
     def _collect(self) -> bool:
-        wanted = self._settings.update_interval
-        while not self._feed.advance(self._version, wanted):
-            self._tell("collecting", self._feed.ready, wanted)
+        wanted = self._settings.steps_per_update
+        aged = self._algorithm.ledger["too-old"]
+        while not self._algorithm.advance(self._version, wanted):
+            self._tell("collecting", self._algorithm.ready, wanted)
             if self._gateway is None or self._pause() or self._finished:
                 return False
+        aged = self._algorithm.ledger["too-old"] - aged
+        if aged > wanted and self._gateway is not None and not self._stop_and_go:
+            self._stop_and_go = True
+            log.warning("%d steps were too old to learn from: robots pause from now on while the learner works", aged)
         return True
-
-    def _scheduled(self) -> PpoSettings:
-        """Return PPO's settings with the learning rate and the exploration of this moment."""
-        settings, share = self._settings.ppo, self._share_done
-        rate = settings.learning_rate * (1 - (1 - settings.learning_rate_floor) * share)
-        group = self._optimizer.param_groups[0]
-        group["lr"] = min(group["lr"], rate)
-        widest = settings.max_log_std
-        if settings.final_log_std < settings.initial_log_std:
-            widest = settings.initial_log_std + share * (settings.final_log_std - settings.initial_log_std)
-        return msgspec.structs.replace(settings, learning_rate=rate, max_log_std=widest)
-
-    def _take_interventions(self) -> None:
-        """Add the demonstrations among the steps that were read for this update."""
-        positions, self._feed.demonstrations = self._feed.demonstrations, []
-        late = [position for position in positions if position >= self._demonstrations_until]
-        if self._cloned and late:
-            joined = self._interventions + self._load_interventions(late)
-            self._interventions = joined.newest(_MAX_INTERVENTIONS)
-
-    def _cloning_terms(self, settings: PpoSettings) -> Callable[[], Tensor] | None:
-        """Return the loss of not proposing what teachers proposed, before the clone and since."""
-        if not self._cloned:
-            return None
-        weighted = [(settings.intervention_weight, self._interventions)]
-        fading = settings.demonstration_weight * (1 - self._share_done)
-        if fading > 0:
-            weighted.append((fading, self._load_demonstrations()))
-        weighted = [(weight, steps) for weight, steps in weighted if weight > 0 and len(steps)]
-        return (lambda: sum((self._cloning_term(*entry) for entry in weighted), torch.zeros(()))) if weighted else None
-
-    def _cloning_term(self, weight: float, demonstrations: Demonstrations) -> Tensor:
-        features, shares = draw_batch(
-            demonstrations,
-            self._profile,
-            _AUXILIARY_BATCH,
-            mirror=self._settings.bc.mirror,
-            generator=self._generator,
-            device=self._device,
-        )
-        return weight * cloning_loss(self._network, features, shares, self._settings.bc.huber_beta, self._profile)
-
-    def _remember(self, traces: list[Trace]) -> None:
-        """Keep a few observations of this rollout for the next parity check."""
-        longest = max(traces, key=len)
-        rows = np.linspace(0, len(longest) - 1, _PARITY_OBSERVATIONS).astype(int)
-        self._recent_inputs = [{name: array[row] for name, array in longest.features.items()} for row in rows]
 
     # -- results ------------------------------------------------------------------------------
 
@@ -416,21 +429,23 @@ class Learner:
             self._normalizer,
             network_name=self._settings.network,
             version=version,
-            noise_hold_ticks=self._settings.ppo.noise_hold_ticks,
+            noise_hold_ticks=self._settings.noise_hold_ticks,
             observations=self._recent_inputs or probe_features(self._profile, _PARITY_OBSERVATIONS),
             training={
                 "learner": self._settings.learner,
                 "update": self._update,
-                "steps": self._feed.ledger["trained"],
-                "demonstrations": len(self._demonstrations) if self._demonstrations else 0,
+                "steps": self._algorithm.ledger["trained"],
+                "demonstrations": len(self._teachers.demonstrations) if self._teachers.cloned_until else 0,
                 "seed": self._settings.seed,
+                **({"parent": self._lineage[-1]} if self._lineage else {}),
             },
         )
 
-    def _write(self, statistics: dict[str, float], steps: int, update_s: float) -> None:
-        episodes, self._feed.episodes = self._feed.episodes, []
+    def _write(self, lesson: Lesson, update_s: float) -> None:
+        episodes = self._algorithm.scores.take()
         self._scores = [*self._scores, *(episode.score for episode in episodes)][-40:]
-        numbers = {**statistics, "update_s": update_s, "steps_per_s": self._feed.ledger["trained"] / self._elapsed_s}
+        trained = self._algorithm.ledger["trained"]
+        numbers = {**lesson.statistics, "update_s": update_s, "steps_per_s": trained / self._elapsed_s}
         if episodes:
             numbers["episode_score"] = float(np.mean([episode.score for episode in episodes]))
             numbers["episode_steps"] = float(np.mean([episode.steps for episode in episodes]))
@@ -438,13 +453,13 @@ class Learner:
             for name in episodes[0].terms:
                 numbers[f"reward/{name}"] = float(np.mean([episode.terms.get(name, 0.0) for episode in episodes]))
         self._metrics.write(
-            self._feed.ledger["trained"],
+            trained,
             numbers,
             update=self._update,
             version=self._version,
-            rollout=steps,
+            rollout=lesson.steps,
             elapsed_s=self._elapsed_s,
-            ledger=dict(self._feed.ledger),
+            ledger=dict(self._algorithm.ledger),
         )
 
     def _checkpoint(self) -> None:
@@ -455,8 +470,8 @@ class Learner:
             self._overdue = True
             log.error("update %d is in no checkpoint, the next one tries again: %s", self._update, error)
 
-    def _save(self) -> None:
-        state = CheckpointState(
+    def _state(self) -> CheckpointState:
+        return CheckpointState(
             profile=self._profile,
             profile_digest=self._profile.digest,
             network=self._settings.network,
@@ -464,19 +479,30 @@ class Learner:
             version=self._version,
             update=self._update,
             seed=self._settings.seed,
-            cloned=self._cloned,
-            demonstrations_until=self._demonstrations_until,
-            feed=self._feed_state,
+            cloned=bool(self._teachers.cloned_until),
+            demonstrations_until=self._teachers.cloned_until,
+            feed=self._algorithm.state,
             elapsed_s=self._elapsed_s,
             settings=msgspec.to_builtins(self._settings),
+            lineage=self._lineage,
         )
-        save_checkpoint(self._checkpoints, state, self._network, self._optimizer, self._generator, self._bundle)
+
+    def _save(self) -> None:
+        save_checkpoint(
+            self._checkpoints,
+            self._state(),
+            self._network,
+            self._algorithm.optimizer,
+            self._generator,
+            self._bundle,
+            self._algorithm.tensors(),
+        )
         self._checkpointed, self._overdue = self._update, False
 
     # -- talking to others --------------------------------------------------------------------
 
     def _hold(self, hold: bool) -> None:
-        if self._gateway is not None and self._settings.stop_and_go:
+        if self._gateway is not None and self._stop_and_go:
             self._gateway.announce(hold=hold)
 
     def _pause(self) -> bool:

@@ -9,20 +9,25 @@ import msgspec
 from policyloop.core.reward import validate_weights
 from policyloop.learn.bc import BcSettings
 from policyloop.learn.ppo import PpoSettings
+from policyloop.learn.rlpd import RlpdSettings
 
 __all__ = ["LearnerSettings"]
+
+_PPO_INTERVAL = 8192
+"""Of the original documents."""
 
 
 class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to learn, from how much, for how long."""
 
-    learner: Literal["bc", "ppo"] = "ppo"
+    learner: Literal["bc", "ppo", "rlpd"] = "ppo"
     network: str = "spatial"
     device: str = "auto"
     seed: int = 0
     demonstrations: int = 3000
     """Clone once so many demonstration steps are there; 0 = do not clone."""
-    update_interval: Annotated[int, msgspec.Meta(ge=1)] = 8192
+    update_interval: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Steps per update; 0 = the learner's own: 8192 for PPO, those of [rlpd] for RLPD."""
     checkpoint_interval: Annotated[int, msgspec.Meta(ge=1)] = 10
     total_updates: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Stop after so many updates; 0 = go on. The learning rate falls over this span."""
@@ -35,8 +40,26 @@ class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """CPU threads for torch; 0 = torch's own choice."""
     reward: dict[str, float] = {}
     """Weights that replace those of the profile's [training_reward], term by term."""
+    takeover_penalty: float = 1.0
+    """What it costs the policy's last step, in units of the training reward, that a teacher took over."""
     bc: BcSettings = BcSettings()
     ppo: PpoSettings = PpoSettings()
+    rlpd: RlpdSettings = RlpdSettings()
+
+    @property
+    def steps_per_update(self) -> int:
+        """How many new steps make an update."""
+        return self.update_interval or (self.rlpd.update_interval if self.learner == "rlpd" else _PPO_INTERVAL)
+
+    @property
+    def initial_log_std(self) -> float:
+        """Exploration at first."""
+        return self.rlpd.initial_log_std if self.learner == "rlpd" else self.ppo.initial_log_std
+
+    @property
+    def noise_hold_ticks(self) -> int:
+        """For so many ticks the robot keeps a draw of its noise."""
+        return self.rlpd.noise_hold_ticks if self.learner == "rlpd" else self.ppo.noise_hold_ticks
 
     def __post_init__(self) -> None:
         validate_weights(self.reward, "[reward]")

@@ -1,0 +1,88 @@
+"""What people and scripts proposed, read from the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from policyloop.core.normalizer import Normalizer
+from policyloop.core.step import Arrays
+from policyloop.errors import StorageError, WireError
+from policyloop.learn.inputs import learner_inputs
+from policyloop.link.journal import Journal
+
+__all__ = [
+    "DAMAGE",
+    "DEMONSTRATORS",
+    "Demonstrations",
+    "is_demonstration",
+    "load_demonstrations",
+    "newest_demonstrations",
+]
+
+DEMONSTRATORS = ("human", "scripted")
+"""Sources whose proposals are worth imitating."""
+
+DAMAGE = (StorageError, WireError)
+"""What reading a record may raise."""
+
+
+class Demonstrations(msgspec.Struct, frozen=True):
+    """Observations and the actions that a teacher proposed there.
+
+    Attributes:
+        features: Network inputs by name, (n, ...).
+        actions: Physical units, (n, actions).
+    """
+
+    features: dict[str, NDArray[np.generic]]
+    actions: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def __add__(self, other: Demonstrations) -> Demonstrations:
+        if not len(self):
+            return other
+        features = {name: np.concatenate([array, other.features[name]]) for name, array in self.features.items()}
+        return Demonstrations(features, np.concatenate([self.actions, other.actions]))
+
+    def newest(self, count: int) -> Demonstrations:
+        """Return the last `count` of them."""
+        return Demonstrations({name: array[-count:] for name, array in self.features.items()}, self.actions[-count:])
+
+
+def is_demonstration(journal: Journal, position: int) -> bool:
+    """Tell whether the record at `position` is an intact demonstration."""
+    try:
+        return journal.header(position).action.source in DEMONSTRATORS
+    except DAMAGE:
+        return False
+
+
+def newest_demonstrations(journal: Journal, *, start: int = 0, stop: int, limit: int = 20_000) -> list[int]:
+    """Return the positions, in order, of the newest human and scripted steps from `start` to before `stop`."""
+    found = (position for position in range(stop - 1, start - 1, -1) if is_demonstration(journal, position))
+    return list(islice(found, limit))[::-1]
+
+
+def load_demonstrations(journal: Journal, normalizer: Normalizer, positions: Sequence[int]) -> Demonstrations:
+    """Read the demonstrations at these positions.
+
+    What is learned is what the teacher proposed, not what a disturbance made of it.
+    """
+    inputs: list[Arrays] = []
+    actions: list[tuple[float, ...]] = []
+    for position in positions:
+        step = journal.read(position)
+        inputs.append(learner_inputs(journal.profile, normalizer, step.observation))
+        actions.append(step.record.action.values)
+    names = inputs[0].keys() if inputs else ()
+    return Demonstrations(
+        {name: np.stack([entry[name] for entry in inputs]) for name in names},
+        np.array(actions, np.float32).reshape(len(actions), len(journal.profile.action)),
+    )

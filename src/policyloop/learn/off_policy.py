@@ -1,0 +1,168 @@
+"""RLPD on everything that was ever driven, with the demonstrations in every batch."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from policyloop.core.normalizer import Normalizer
+from policyloop.core.step import Arrays
+from policyloop.errors import ConfigError
+from policyloop.learn.algorithm import Lesson
+from policyloop.learn.checkpoint import optimizer_tensors, restore_optimizer
+from policyloop.learn.feed import FeedState
+from policyloop.learn.networks import SCAN_COLUMNS, ActorCritic
+from policyloop.learn.replay import ReplayFeed, Transitions
+from policyloop.learn.rlpd import Rlpd, joined
+from policyloop.learn.scores import Scores
+from policyloop.learn.settings import LearnerSettings
+from policyloop.learn.teachers import Teachers
+from policyloop.link.journal import Journal
+
+__all__ = ["OffPolicy"]
+
+_SHOWN = 16
+"""Observations that are kept for the export's check."""
+
+
+class OffPolicy:
+    """Fills replays from a journal and improves a network on them; see `Algorithm`.
+
+    Args:
+        network: Improved in place.
+        journal: Where steps are.
+        normalizer: Applied to proprioception.
+        settings: The learner's.
+        teachers: What they proposed is learned too, while the critics are young.
+        generator: Source of all randomness.
+        device: Where the network lives.
+        state: Where in the journal to go on; the replays are read anew up to there.
+
+    Raises:
+        ConfigError: The robot's actions have no bounds.
+    """
+
+    def __init__(
+        self,
+        network: ActorCritic,
+        journal: Journal,
+        normalizer: Normalizer,
+        settings: LearnerSettings,
+        teachers: Teachers,
+        *,
+        generator: torch.Generator,
+        device: torch.device,
+        state: FeedState | None,
+    ) -> None:
+        profile = journal.profile
+        if profile.action_map != "tanh":
+            raise ConfigError(f"rlpd needs actions with bounds, those of '{profile.name}' are linear", "use ppo")
+        self._network, self._settings, self._teachers = network, settings.rlpd, teachers
+        self._generator, self._device = generator, device
+        self._feed = ReplayFeed(
+            journal,
+            normalizer,
+            capacity=self._settings.capacity,
+            online_from=teachers.cloned_until,
+            reward=settings.reward,
+            takeover_penalty=settings.takeover_penalty,
+        )
+        if state is not None:
+            self._feed.advance(until_fresh=journal.next + 1, stop=state.read)
+            self._feed.scores.take()
+        state_size = profile.proprio_size + (SCAN_COLUMNS if profile.camera is not None else 0)
+        self._rlpd = Rlpd(network, self._settings, (state_size, len(profile.action)), device)
+        self.optimizer = self._rlpd.actor_optimizer
+        self._state = self._here()
+
+    def _here(self) -> FeedState:
+        return FeedState(position=self._feed.read, read=self._feed.read, ledger=dict(self._feed.ledger))
+
+    @property
+    def scores(self) -> Scores:
+        """See `Algorithm`."""
+        return self._feed.scores
+
+    @property
+    def ledger(self) -> Counter[str]:
+        """See `Algorithm`."""
+        return self._feed.ledger
+
+    @property
+    def ready(self) -> int:
+        """See `Algorithm`."""
+        return self._feed.fresh
+
+    @property
+    def state(self) -> FeedState:
+        """See `Algorithm`."""
+        return self._state
+
+    def advance(self, version: int, wanted: int) -> bool:
+        """See `Algorithm`; every version's steps are welcome."""
+        return self._feed.advance(wanted)
+
+    def learn(self, update: int, done: float) -> Lesson:
+        """See `Algorithm`."""
+        settings, history = self._settings, defaultdict[str, list[float]](list)
+        steps, self._feed.fresh = self._feed.fresh, 0
+        self._state = self._here()
+        auxiliary_loss = self._teachers.loss(
+            self._network,
+            demonstration_weight=settings.demonstration_weight * (1 - done),
+            intervention_weight=0.0,  # they are in the replays
+            generator=self._generator,
+            device=self._device,
+        )
+        warmup = settings.warmup_steps if update == 0 else 0
+        for step in range(warmup + max(1, round(settings.critic_steps * steps))):
+            batch = self._draw()
+            numbers = self._rlpd.fit_critics(batch, self._generator)
+            if step >= warmup and step % settings.actor_interval == 0:
+                numbers |= self._rlpd.improve_actor(batch, self._generator, auxiliary_loss)
+            for name, number in numbers.items():
+                history[name].append(number)
+        statistics = {name: float(np.mean(numbers)) for name, numbers in history.items()}
+        statistics["std"] = self._network.log_std.detach().exp().mean().item()
+        statistics["interventions"] = float(self._feed.interventions)
+        return Lesson(statistics, steps, self._some_inputs())
+
+    def _draw(self) -> Transitions:
+        """Draw a minibatch, demonstrations and online; all of one kind where the other is missing."""
+        size = self._settings.minibatch
+        demonstrations, online = self._feed.demonstrations, self._feed.online
+        taught = round(size * self._settings.demonstration_share) if len(demonstrations) else 0
+        taught = taught if len(online) else size
+        drawn = [
+            replay.draw(count, self._generator)
+            for replay, count in ((demonstrations, taught), (online, size - taught))
+            if count
+        ]
+        return joined(drawn, self._device)
+
+    def _some_inputs(self) -> list[Arrays]:
+        features = self._draw().features
+        rows = range(min(_SHOWN, self._settings.minibatch))
+        return [{name: tensor[row].cpu().numpy() for name, tensor in features.items()} for row in rows]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `Algorithm`."""
+        rlpd = self._rlpd
+        tensors = {f"critics.{name}": tensor for name, tensor in rlpd.critics.state_dict().items()}
+        tensors |= {f"targets.{name}": tensor for name, tensor in rlpd.targets.state_dict().items()}
+        tensors |= optimizer_tensors("critic_optimizer", rlpd.critic_optimizer)
+        tensors |= optimizer_tensors("temperature_optimizer", rlpd.temperature_optimizer)
+        return {**tensors, "log_temperature": rlpd.log_temperature.detach()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """See `Algorithm`; the checkpoint was written by this learner."""
+        rlpd = self._rlpd
+        rlpd.critics.load_state_dict({name: tensors[f"critics.{name}"] for name in rlpd.critics.state_dict()})
+        rlpd.targets.load_state_dict({name: tensors[f"targets.{name}"] for name in rlpd.targets.state_dict()})
+        restore_optimizer("critic_optimizer", rlpd.critic_optimizer, tensors)
+        restore_optimizer("temperature_optimizer", rlpd.temperature_optimizer, tensors)
+        with torch.no_grad():
+            rlpd.log_temperature.copy_(tensors["log_temperature"])

@@ -1,0 +1,151 @@
+"""PPO on what the policy itself drove, with the teachers' proposals beside it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from policyloop.core.normalizer import Normalizer
+from policyloop.core.step import Arrays
+from policyloop.learn.algorithm import Lesson
+from policyloop.learn.feed import Feed, FeedState
+from policyloop.learn.networks import ActorCritic
+from policyloop.learn.ppo import PpoSettings, make_optimizer, ppo_update
+from policyloop.learn.rollout import Rollout, Trace
+from policyloop.learn.scores import Scores
+from policyloop.learn.settings import LearnerSettings
+from policyloop.learn.teachers import Teachers
+from policyloop.link.journal import Journal
+
+__all__ = ["OnPolicy"]
+
+_SHOWN = 16
+"""Observations of a rollout that are kept for the export's check."""
+
+
+class OnPolicy:
+    """Collects rollouts from a journal and improves a network on each of them; see `Algorithm`.
+
+    Args:
+        network: Improved in place.
+        journal: Where steps are.
+        normalizer: Applied to proprioception.
+        settings: The learner's.
+        teachers: What they proposed is learned too.
+        generator: Source of all randomness.
+        device: Where the network lives.
+        state: Where in the journal to go on.
+    """
+
+    def __init__(
+        self,
+        network: ActorCritic,
+        journal: Journal,
+        normalizer: Normalizer,
+        settings: LearnerSettings,
+        teachers: Teachers,
+        *,
+        generator: torch.Generator,
+        device: torch.device,
+        state: FeedState | None,
+    ) -> None:
+        self._network, self._settings, self._teachers = network, settings, teachers
+        self._generator, self._device = generator, device
+        self._feed = Feed(
+            journal,
+            normalizer,
+            max_staleness=settings.max_staleness,
+            reward=settings.reward,
+            takeover_penalty=settings.takeover_penalty,
+            state=state,
+        )
+        self.optimizer = make_optimizer(network, settings.ppo)
+        self._state = self._feed.state
+
+    @property
+    def scores(self) -> Scores:
+        """See `Algorithm`."""
+        return self._feed.scores
+
+    @property
+    def ledger(self) -> Counter[str]:
+        """See `Algorithm`."""
+        return self._feed.ledger
+
+    @property
+    def ready(self) -> int:
+        """See `Algorithm`."""
+        return self._feed.ready
+
+    @property
+    def state(self) -> FeedState:
+        """See `Algorithm`."""
+        return self._state
+
+    def advance(self, version: int, wanted: int) -> bool:
+        """See `Algorithm`."""
+        return self._feed.advance(version, wanted)
+
+    def learn(self, update: int, done: float) -> Lesson:
+        """See `Algorithm`."""
+        traces = self._feed.take()
+        self._state = self._feed.state  # what is read from here on belongs to the next update
+        positions, self._feed.demonstrations = self._feed.demonstrations, []
+        self._teachers.intervened(positions)
+        settings = self._scheduled(done)
+        rollout = Rollout.build(
+            traces,
+            self._network,
+            gamma=settings.gamma,
+            lam=settings.lam,
+            reward_scale=settings.reward_scale,
+            device=self._device,
+            correct_lag=settings.correct_lag,
+        )
+        statistics = ppo_update(
+            self._network,
+            self.optimizer,
+            rollout,
+            settings,
+            generator=self._generator,
+            learn_policy=update >= settings.critic_warmup_updates,
+            auxiliary_loss=self._teachers.loss(
+                self._network,
+                demonstration_weight=settings.demonstration_weight * (1 - done),
+                intervention_weight=settings.intervention_weight,
+                generator=self._generator,
+                device=self._device,
+            ),
+        )
+        lags, self._feed.staleness = self._feed.staleness, []
+        statistics["staleness"] = float(np.median(lags))
+        return Lesson(statistics, len(rollout), _some_inputs(traces))
+
+    def _scheduled(self, done: float) -> PpoSettings:
+        """Return PPO's settings with the learning rate and the exploration of this moment."""
+        settings = self._settings.ppo
+        rate = settings.learning_rate * (1 - (1 - settings.learning_rate_floor) * done)
+        group = self.optimizer.param_groups[0]
+        group["lr"] = min(group["lr"], rate)
+        widest = settings.max_log_std
+        if settings.final_log_std < settings.initial_log_std:
+            widest = settings.initial_log_std + done * (settings.final_log_std - settings.initial_log_std)
+        return msgspec.structs.replace(settings, learning_rate=rate, max_log_std=widest)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `Algorithm`."""
+        return {}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """See `Algorithm`."""
+
+
+def _some_inputs(traces: Sequence[Trace]) -> list[Arrays]:
+    longest = max(traces, key=len)
+    rows = np.linspace(0, len(longest) - 1, _SHOWN).astype(int)
+    return [{name: array[row] for name, array in longest.features.items()} for row in rows]
