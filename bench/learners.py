@@ -183,7 +183,8 @@ def table(out: Path) -> None:
             means = [float(np.mean(result.returns[at])) for result in mine]
             low, high = bootstrap_interval(means) if len(means) > 1 else (means[0], means[0])
             contacts = np.mean([result.collisions[at] for result in mine])
-            print(f"{name}, {label}: {np.mean(means):.1f} [{low:.1f}, {high:.1f}], {contacts:.0%} contacts, {len(mine)} seeds")
+            interval = f"{np.mean(means):.1f} [{low:.1f}, {high:.1f}]"
+            print(f"{name}, {label}: {interval}, {contacts:.0%} contacts, {len(mine)} seeds")
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from policyloop.bundle.store import Store
@@ -24,10 +25,12 @@ from policyloop.bundle.verify import open_bundle
 from policyloop.core.clock import VirtualClock
 from policyloop.core.profile import RobotProfile, Stream
 from policyloop.core.step import Observation, Step
-from policyloop.errors import ConfigError, IncompatibleError, StorageError
+from policyloop.errors import ConfigError, IncompatibleError, PolicyloopError, StorageError
+from policyloop.learn.algorithm import Lesson
 from policyloop.learn.bc import BcSettings
 from policyloop.learn.checkpoint import latest_checkpoint, load_checkpoint
 from policyloop.learn.learner import Learner, Progress
+from policyloop.learn.on_policy import OnPolicy
 from policyloop.learn.ppo import PpoSettings
 from policyloop.learn.settings import LearnerSettings
 from policyloop.link.gateway import Gateway
@@ -759,3 +762,67 @@ def test_at_lag_zero_the_learner_sees_the_robots_own_distribution(
     assert statistics["clipfrac"] == 0.0
     before, after = (load_checkpoint(place.checkpoints / name) for name in ("000000", "000001"))
     assert not np.array_equal(before.tensors["network.log_std"].numpy(), after.tensors["network.log_std"].numpy())
+
+
+# -- numbers that are not finite --------------------------------------------------------------
+
+
+def poisoned(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let so many updates leave a weight that is not a number, beginning with the second."""
+    real, calls = OnPolicy.learn, iter(range(100))
+
+    def learn(self: OnPolicy, update: int, done: float) -> Lesson:
+        lesson = real(self, update, done)
+        if 1 <= next(calls) <= times:
+            with torch.no_grad():
+                self._network.log_std[0] = float("nan")
+        return lesson
+
+    monkeypatch.setattr(OnPolicy, "learn", learn)
+
+
+def test_an_update_that_is_not_finite_is_undone_and_kept_to_be_looked_at(
+    journal: Journal, place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    poisoned(1, monkeypatch)
+    learner = place.learner(journal)
+    learner.run()
+    assert "update 2 gave numbers that are not finite and was undone" in caplog.text
+    checkpoint = latest_checkpoint(place.checkpoints)
+    assert checkpoint is not None
+    assert all(torch.isfinite(tensor).all() for tensor in checkpoint.tensors.values())
+    quarantined = load_checkpoint(place.checkpoints / "quarantine" / "000001")
+    assert quarantined.state.update == 1  # what it was before, with the random numbers that were drawn
+    assert learner.version == 1 + checkpoint.state.update == 7
+
+
+def test_the_third_in_a_row_stops_the_learner_with_the_last_good_policy(
+    journal: Journal, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoned(3, monkeypatch)
+    learner = place.learner(journal)
+    with pytest.raises(PolicyloopError, match=r"3 updates in a row .* robots keep policy 2") as caught:
+        learner.run()
+    assert caught.value.exit_code == 1
+    assert "quarantine" in caught.value.remedy
+    assert place.updates() == [0, 1]
+    assert place.store.current == place.store.find(2)
+
+
+def test_two_in_a_row_are_borne_and_forgotten(journal: Journal, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    poisoned(2, monkeypatch)
+    place.learner(journal).run()
+    assert place.updates()[-1] == 5  # the recording had steps for seven
+
+
+def test_a_quarantined_update_happens_again_where_it_is_resumed(journal: Journal, place: Place, tmp_path: Path) -> None:
+    """Its checkpoint holds what the update began with: the same steps, the same random numbers."""
+    whole = Place(tmp_path / "whole")
+    whole.learner(journal, change(total_updates=2)).run()
+    with pytest.MonkeyPatch.context() as patch:
+        poisoned(1, patch)
+        place.learner(journal, change(total_updates=2)).run()
+    again = Place(tmp_path / "again")
+    shutil.copytree(place.checkpoints / "quarantine", again.checkpoints)
+    again.learner(journal, change(total_updates=2), resume=True).run()
+    assert again.fingerprint() == whole.fingerprint()

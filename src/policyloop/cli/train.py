@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 def train(
     context: typer.Context,
     profile: Profile = "rover",
-    learner: Annotated[str, typer.Option(help="bc: clone demonstrations; ppo: clone, then improve.")] = "ppo",
+    learner: Annotated[
+        str,
+        typer.Option(help="bc: clone demonstrations; then ppo: improve on many robots; rlpd: on one, with a teacher."),
+    ] = "ppo",
     network: Annotated[str, typer.Option("--network", "--encoder", help="spatial, original or mlp.")] = "spatial",
     host: Host = "127.0.0.1",
     port: Port = 5555,
@@ -27,7 +30,7 @@ def train(
     journal: Annotated[Path, typer.Option(help="Directory of the journal.")] = Path("./journal"),
     offline: Annotated[bool, typer.Option(help="Learn from the journal as it is; open no port.")] = False,
     demonstrations: Annotated[int, typer.Option(min=0, help="Clone once so many are there; 0 = do not clone.")] = 3000,
-    update_interval: Annotated[int, typer.Option(min=1, help="Policy steps per update.")] = 8192,
+    update_interval: Annotated[int, typer.Option(min=0, help="Steps per update; 0 = ppo 8192, rlpd 200.")] = 0,
     checkpoint_interval: Annotated[int, typer.Option(min=1, help="Updates per checkpoint.")] = 10,
     checkpoint_dir: Annotated[Path, typer.Option(help="Directory of the checkpoints.")] = Path("./checkpoints"),
     tensorboard_dir: Annotated[Path, typer.Option(help="Directory of the TensorBoard run.")] = Path("./runs"),
@@ -48,6 +51,10 @@ def train(
         int, typer.Option(min=0, help="Learn from so many simulated robots in this process; open no port.")
     ] = 0,
     resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint.")] = False,
+    parent: Annotated[
+        Path | None,
+        typer.Option("--from", help="Begin with this checkpoint's weights, learned elsewhere: in simulation, say."),
+    ] = None,
     settings_file: Annotated[Path | None, typer.Option("--settings", help="TOML file of learner settings.")] = None,
 ) -> None:
     """Receive robots' steps, clone, improve, and ship every new policy into the store."""
@@ -96,6 +103,8 @@ def train(
         typed = {"updates": "total_updates", "minutes": "time_budget_s"}
         given = {typed.get(name, name) for name in context.params if _typed(context, name)}
         chosen = {name: value for name, value in chosen.items() if name in given}
+    if parent is not None and not _typed(context, "demonstrations"):
+        chosen["demonstrations"] = 0  # it can drive already
     signer = None if sign is None else load_signer(sign)
     settings = load_settings(LearnerSettings, settings_file, **chosen)
     log = Journal(journal, loaded, writable=not offline)
@@ -111,6 +120,7 @@ def train(
             runs=tensorboard_dir,
             gateway=receiver,
             resume=resume,
+            parent=parent,
             report=_Console(),
             stop=stop,
             signer=signer,

@@ -73,6 +73,7 @@ class OffPolicy:
         if state is not None:
             self._feed.advance(until_fresh=journal.next + 1, stop=state.read)
             self._feed.scores.take()
+            self._feed.fresh = 0
         state_size = profile.proprio_size + (SCAN_COLUMNS if profile.camera is not None else 0)
         self._rlpd = Rlpd(network, self._settings, (state_size, len(profile.action)), device)
         self.optimizer = self._rlpd.actor_optimizer
