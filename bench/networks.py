@@ -44,7 +44,7 @@ def demonstrations(profile: RobotProfile, frames: int, arenas: range, seed: int)
     fleet.run(threading.Event(), steps=frames)
     fleet.close()
     stacked = {name: np.stack([entry[name] for entry in inputs]) for name in inputs[0]}
-    return Demonstrations(stacked, np.array(actions, np.float32))
+    return Demonstrations(stacked, np.array(actions, np.float32), np.full(len(actions), -1))
 
 
 def held_out(network: torch.nn.Module, data: Demonstrations, profile: RobotProfile) -> tuple[float, float]:

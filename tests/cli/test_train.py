@@ -145,7 +145,8 @@ def test_a_wrong_setting_exits_with_3_and_is_named(
 
 
 @pytest.mark.parametrize(
-    "setting", ["update_interval = -1", "checkpoint_interval = 0", "[ppo]\nminibatch = 0", "[ppo]\nlearning_rate = -1.0"]
+    "setting",
+    ["update_interval = -1", "checkpoint_interval = 0", "[ppo]\nminibatch = 0", "[ppo]\nlearning_rate = -1.0"],
 )
 def test_a_number_that_makes_no_sense_exits_with_3(setting: str, here: Path, recorded: Path, policyloop: Call) -> None:
     Path("learner.toml").write_text(f'learner = "bc"\nnetwork = "mlp"\n{setting}\n')

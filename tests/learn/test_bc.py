@@ -12,7 +12,7 @@ from torch import Tensor
 
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.step import Step
-from policyloop.learn.bc import BcSettings, clone, cloning_loss, draw_batch, mirrored
+from policyloop.learn.bc import BcSettings, clone, cloning_loss, draw_batch, mirrored, shifted
 from policyloop.learn.demonstrations import Demonstrations
 from policyloop.learn.inputs import learner_inputs
 from policyloop.learn.networks import ActorCritic, make_network
@@ -25,7 +25,8 @@ def shown(profile: RobotProfile, count: int, seed: int = 0) -> Demonstrations:
     rng = np.random.default_rng(seed)
     proprio = rng.uniform(-1, 1, (count, profile.proprio_size)).astype(np.float32)
     shares = np.stack([0.8 * np.sin(2 * proprio[:, 0]), 0.5 * proprio[:, 1] * proprio[:, 2]], axis=1)
-    return Demonstrations({"proprio": proprio}, (profile.action_center + profile.action_half_range * shares))
+    actions = profile.action_center + profile.action_half_range * shares
+    return Demonstrations({"proprio": proprio}, actions, np.full(count, -1))
 
 
 def learn(
@@ -35,7 +36,7 @@ def learn(
         network,
         demonstrations,
         profile,
-        msgspec.structs.replace(BcSettings(), **settings),
+        msgspec.structs.replace(BcSettings(held_out=0.0), **settings),
         generator=torch.Generator().manual_seed(0),
         device=CPU,
     )
@@ -127,7 +128,7 @@ def test_a_linear_action_map_is_cloned_without_tanh_and_without_a_limit() -> Non
         wanted = network.mean(features) + 3.0  # three scales away: |3| - 0.15 for beta 0.3
     assert cloning_loss(network, features, wanted, 0.3, lite3).item() == pytest.approx(2.85, rel=1e-4)
     actions = lite3.action_center + 2.0 * lite3.action_scale
-    shown = Demonstrations({"proprio": np.zeros((1, lite3.proprio_size), np.float32)}, actions[None])
+    shown = Demonstrations({"proprio": np.zeros((1, lite3.proprio_size), np.float32)}, actions[None], np.array([-1]))
     drawn = draw_batch(shown, lite3, 1, mirror=False, generator=torch.Generator(), device=CPU)[1]
     assert torch.allclose(drawn, torch.full((1, 12), 2.0), atol=1e-5)
 
@@ -203,9 +204,8 @@ def pictures(mini: RobotProfile, count: int) -> Demonstrations:
         }
         inputs.append(learner_inputs(mini, mini.nominal_normalizer, arrays))
         actions.append((0.25, -0.8))
-    return Demonstrations(
-        {name: np.stack([entry[name] for entry in inputs]) for name in inputs[0]}, np.array(actions, np.float32)
-    )
+    stacked = {name: np.stack([entry[name] for entry in inputs]) for name in inputs[0]}
+    return Demonstrations(stacked, np.array(actions, np.float32), np.full(len(actions), -1))
 
 
 @pytest.mark.parametrize("mirror", [True, False])
@@ -233,3 +233,78 @@ def test_a_drawn_batch_holds_demonstrations_and_their_mirror_images(mini: RobotP
         turns.add(bool(left))
     assert turns == ({True, False} if mirror else {True})
     assert shares[:, 1].abs().tolist() == pytest.approx([0.8 / 1.2] * 4)
+
+
+# -- episodes, validation, smoothness, shifted pictures ---------------------------------------
+
+
+def chained(profile: RobotProfile, lengths: list[int], seed: int = 0) -> Demonstrations:
+    """Return demonstrations of episodes of these lengths."""
+    rows = shown(profile, sum(lengths), seed)
+    ends = np.cumsum(lengths) - 1
+    following = np.arange(1, len(rows) + 1)
+    following[ends] = -1
+    return msgspec.structs.replace(rows, following=following)
+
+
+def test_rows_of_one_episode_have_one_number_also_where_robots_take_turns(blind: RobotProfile) -> None:
+    rows = msgspec.structs.replace(shown(blind, 6), following=np.array([2, 3, 4, -1, -1, -1]))
+    assert rows.episodes().tolist() == [0, 1, 0, 1, 0, 2]
+
+
+def test_joined_and_shortened_demonstrations_keep_their_chains(blind: RobotProfile) -> None:
+    both = chained(blind, [3]) + chained(blind, [2])
+    assert both.following.tolist() == [1, 2, -1, 4, -1]
+    assert both.newest(4).following.tolist() == [1, -1, 3, -1]
+
+
+def test_whole_episodes_are_held_out_and_never_learned_from(blind: RobotProfile) -> None:
+    rows = chained(blind, [40, 30, 20, 10])
+    torch.manual_seed(0)
+    network = make_network("mlp", blind)
+    wrong = rows.actions.copy()
+    wrong[70:] *= -1  # the last two episodes contradict the first
+    liars = msgspec.structs.replace(rows, actions=wrong)
+    statistics = learn(network, liars, blind, epochs=100, minibatch=16, held_out=0.35)
+    assert np.abs(proposed(network, liars, blind)[:70] - wrong[:70]).mean() < 0.1
+    assert statistics["held_out_loss"] > 10 * statistics["loss"]
+    assert statistics["steps"] == 100 * (70 // 16)
+
+
+def test_no_episode_is_short_enough_to_be_held_out(blind: RobotProfile) -> None:
+    torch.manual_seed(0)
+    statistics = learn(make_network("mlp", blind), chained(blind, [40, 40]), blind, epochs=1, held_out=0.1)
+    assert "held_out_loss" not in statistics
+    assert statistics["frames"] == 80
+
+
+def test_smoothness_draws_consecutive_proposals_together(blind: RobotProfile) -> None:
+    rows = chained(blind, [200])
+    jumps = []
+    for smoothness in (0.0, 3.0):
+        torch.manual_seed(0)
+        network = make_network("mlp", blind)
+        learn(network, rows, blind, epochs=60, minibatch=32, smoothness=smoothness)
+        jumps.append(np.abs(np.diff(proposed(network, rows, blind), axis=0)).mean())
+    assert jumps[1] < 0.5 * jumps[0]
+
+
+def test_shifted_pictures_by_hand() -> None:
+    picture = torch.arange(12, dtype=torch.uint8).reshape(1, 1, 3, 4)
+    generator = torch.Generator().manual_seed(0)
+    seen = set()
+    for _ in range(50):
+        moved = shifted({"depth": picture, "proprio": torch.ones(1, 2)}, 1, generator)
+        assert torch.equal(moved["proprio"], torch.ones(1, 2))
+        seen.add(tuple(moved["depth"].flatten().tolist()))
+    down_and_right = (0, 0, 1, 2, 0, 0, 1, 2, 4, 4, 5, 6)
+    assert down_and_right in seen
+    assert tuple(range(12)) in seen
+    assert len(seen) == 9
+
+
+def test_rgb_and_depth_move_together(mini: RobotProfile) -> None:
+    planes = torch.arange(64 * 36).reshape(1, 1, 36, 64)
+    moved = shifted({"rgb": planes.expand(1, 3, -1, -1), "depth": planes}, 3, torch.Generator().manual_seed(4))
+    assert torch.equal(moved["rgb"][:, :1], moved["depth"])
+    assert not torch.equal(moved["depth"], planes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -29,6 +30,12 @@ class BcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     huber_beta: float = 0.3
     mirror: bool = True
     """Learn from every second minibatch as seen in a mirror: free data for a symmetric robot."""
+    shift_px: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Pictures are shifted by up to so many pixels, another way in each minibatch (Kostrikov et al., 2004.13649)."""
+    smoothness: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Weight of how far apart the proposals of consecutive steps lie (CAPS, Mysore et al., 2012.06644)."""
+    held_out: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
+    """Share of the demonstrations, in whole episodes, that only judge. Driving judges better: `policyloop evaluate`."""
 
 
 def mirrored(profile: RobotProfile, features: Features, shares: Tensor) -> tuple[Features, Tensor]:
@@ -49,9 +56,13 @@ def cloning_loss(
     network: ActorCritic, features: Features, shares: Tensor, huber_beta: float, profile: RobotProfile
 ) -> Tensor:
     """Return the Huber distance between the proposed and the demonstrated shares of the action's scale."""
+    return functional.smooth_l1_loss(_proposed(network, features, profile), shares, beta=huber_beta)
+
+
+def _proposed(network: ActorCritic, features: Features, profile: RobotProfile) -> Tensor:
+    """Return the proposals in shares of the action's scale."""
     mean = network.mean(features)
-    proposed = torch.tanh(mean) if profile.action_map == "tanh" else mean
-    return functional.smooth_l1_loss(proposed, shares, beta=huber_beta)
+    return torch.tanh(mean) if profile.action_map == "tanh" else mean
 
 
 def draw_batch(
@@ -94,7 +105,7 @@ def clone(
 
     Args:
         network: Updated in place.
-        demonstrations: At least one minibatch of them.
+        demonstrations: What to imitate.
         profile: Gives the action map.
         settings: Epochs, rates.
         generator: Source of the minibatch order.
@@ -103,20 +114,31 @@ def clone(
     """
     features = {name: torch.from_numpy(array) for name, array in demonstrations.features.items()}
     shares = _shares(profile, demonstrations.actions)
-    size = min(settings.minibatch, len(demonstrations))
-    total = settings.epochs * (len(demonstrations) // size)
+    following = torch.from_numpy(demonstrations.following)
+    learned, held_out = _split(demonstrations, settings.held_out)
+    size = min(settings.minibatch, len(learned))
+    total = settings.epochs * (len(learned) // size)
     symmetric = settings.mirror and profile.camera is not None
     optimizer = torch.optim.Adam(network.actor_parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - 0.95 * step / total)
+
+    def seen(rows: Tensor) -> Features:
+        return {name: tensor[rows].to(device) for name, tensor in features.items()}
+
     steps, losses = 0, []
     for _ in range(settings.epochs):
-        order = torch.randperm(len(demonstrations), generator=generator)
-        for index in order[: len(order) // size * size].split(size):
-            batch = {name: tensor[index].to(device) for name, tensor in features.items()}
-            target = shares[index].to(device)
+        order = learned[torch.randperm(len(learned), generator=generator)]
+        for rows in order[: len(order) // size * size].split(size):
+            batch, target = seen(rows), shares[rows].to(device)
             if symmetric and steps % 2:
                 batch, target = mirrored(profile, batch, target)
+            if settings.shift_px:
+                batch = shifted(batch, settings.shift_px, generator)
             loss = cloning_loss(network, batch, target, settings.huber_beta, profile)
+            if settings.smoothness:
+                pairs = rows[following[rows] >= 0]
+                apart = _proposed(network, seen(pairs), profile) - _proposed(network, seen(following[pairs]), profile)
+                loss = loss + settings.smoothness * apart.square().sum() / size
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -126,4 +148,35 @@ def clone(
             if progress is not None:
                 progress(steps, total, losses[-1])
     tail = losses[-max(1, len(losses) // settings.epochs) :]
-    return {"loss": sum(tail) / len(tail), "frames": float(len(demonstrations)), "steps": float(steps)}
+    result = {"loss": sum(tail) / len(tail), "frames": float(len(demonstrations)), "steps": float(steps)}
+    if len(held_out):
+        with torch.no_grad():
+            parts = [
+                len(rows)
+                * cloning_loss(network, seen(rows), shares[rows].to(device), settings.huber_beta, profile).item()
+                for rows in held_out.split(512)
+            ]
+        result["held_out_loss"] = sum(parts) / len(held_out)
+    return result
+
+
+def _split(demonstrations: Demonstrations, held_out: float) -> tuple[Tensor, Tensor]:
+    """Return the rows to learn from and those of the last episodes, which only judge."""
+    episodes = demonstrations.episodes()
+    counts = np.bincount(episodes)
+    judging = np.cumsum(counts[::-1])[::-1] <= held_out * len(demonstrations)
+    judges = torch.from_numpy(judging[episodes])
+    return torch.nonzero(~judges)[:, 0], torch.nonzero(judges)[:, 0]
+
+
+def shifted(features: Features, most_px: int, generator: torch.Generator) -> Features:
+    """Return the pictures moved by the same random way, their edges repeated; all else as it is."""
+    down, right = (torch.randint(-most_px, most_px + 1, (2,), generator=generator)).tolist()
+
+    def moved(picture: Tensor) -> Tensor:
+        height, width = picture.shape[-2:]
+        rows = (torch.arange(height) - down).clamp(0, height - 1).to(picture.device)
+        columns = (torch.arange(width) - right).clamp(0, width - 1).to(picture.device)
+        return picture[:, :, rows][:, :, :, columns]
+
+    return {name: moved(tensor) if tensor.dim() == 4 else tensor for name, tensor in features.items()}

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policyloop.core.normalizer import Normalizer
-from policyloop.core.step import Arrays
+from policyloop.core.step import Arrays, StepRecord
 from policyloop.errors import StorageError, WireError
-from policyloop.learn.inputs import learner_inputs
+from policyloop.learn.inputs import follows, learner_inputs
 from policyloop.link.journal import Journal
 
 __all__ = [
@@ -37,10 +37,12 @@ class Demonstrations(msgspec.Struct, frozen=True):
     Attributes:
         features: Network inputs by name, (n, ...).
         actions: Physical units, (n, actions).
+        following: Row of the step after each, -1 where it is not among them, (n,).
     """
 
     features: dict[str, NDArray[np.generic]]
     actions: NDArray[np.float32]
+    following: NDArray[np.intp]
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -49,11 +51,26 @@ class Demonstrations(msgspec.Struct, frozen=True):
         if not len(self):
             return other
         features = {name: np.concatenate([array, other.features[name]]) for name, array in self.features.items()}
-        return Demonstrations(features, np.concatenate([self.actions, other.actions]))
+        theirs = np.where(other.following < 0, -1, other.following + len(self))
+        return Demonstrations(
+            features, np.concatenate([self.actions, other.actions]), np.concatenate([self.following, theirs])
+        )
 
     def newest(self, count: int) -> Demonstrations:
         """Return the last `count` of them."""
-        return Demonstrations({name: array[-count:] for name, array in self.features.items()}, self.actions[-count:])
+        features = {name: array[-count:] for name, array in self.features.items()}
+        lost = max(0, len(self) - count)
+        return Demonstrations(features, self.actions[-count:], np.maximum(self.following[-count:] - lost, -1))
+
+    def episodes(self) -> NDArray[np.intp]:
+        """Return the number of each row's unbroken stretch of steps, counted by where they begin, (n,)."""
+        numbers, count = np.full(len(self), -1, np.intp), 0
+        for row, following in enumerate(self.following):
+            if numbers[row] < 0:
+                numbers[row], count = count, count + 1
+            if following >= 0:
+                numbers[following] = numbers[row]
+        return numbers
 
 
 def is_demonstration(journal: Journal, position: int) -> bool:
@@ -77,12 +94,19 @@ def load_demonstrations(journal: Journal, normalizer: Normalizer, positions: Seq
     """
     inputs: list[Arrays] = []
     actions: list[tuple[float, ...]] = []
-    for position in positions:
+    following = np.full(len(positions), -1, np.intp)
+    newest: dict[str, tuple[int, StepRecord]] = {}
+    for row, position in enumerate(positions):
         step = journal.read(position)
+        stream = f"{step.record.robot}/{step.record.boot}"
+        if stream in newest and follows(newest[stream][1], step.record):
+            following[newest[stream][0]] = row
+        newest[stream] = row, step.record
         inputs.append(learner_inputs(journal.profile, normalizer, step.observation))
         actions.append(step.record.action.values)
     names = inputs[0].keys() if inputs else ()
     return Demonstrations(
         {name: np.stack([entry[name] for entry in inputs]) for name in names},
         np.array(actions, np.float32).reshape(len(actions), len(journal.profile.action)),
+        following,
     )

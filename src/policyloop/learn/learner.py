@@ -287,7 +287,8 @@ class Learner:
         )
         self._algorithm = self._begin(None)
         self._ship()
-        self._metrics.write(0, {"bc_loss": statistics["loss"]}, version=self._version, frames=len(demonstrations))
+        losses = {f"bc_{name}": number for name, number in statistics.items() if name.endswith("loss")}
+        self._metrics.write(0, losses, version=self._version, frames=len(demonstrations))
         self._checkpoint()
         self._hold(False)
 

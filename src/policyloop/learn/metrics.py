@@ -29,6 +29,12 @@ _TAGS = {
     "clipfrac": ("losses/clipfrac",),
     "explained_variance": ("losses/explained_variance",),
     "bc_loss": ("losses/bc_loss",),
+    "bc_held_out_loss": ("losses/bc_held_out_loss",),
+    "critic_loss": ("losses/critic_loss",),
+    "temperature": ("losses/temperature",),
+    "effective_share": ("losses/effective_share",),
+    "staleness": ("charts/staleness",),
+    "interventions": ("charts/interventions",),
     "std": ("train/std",),
 }
 """TensorBoard tags by our names: those of the original documents and those everybody knows."""

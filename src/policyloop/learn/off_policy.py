@@ -111,6 +111,8 @@ class OffPolicy:
         settings, history = self._settings, defaultdict[str, list[float]](list)
         steps, self._feed.fresh = self._feed.fresh, 0
         self._state = self._here()
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * (1 - (1 - settings.learning_rate_floor) * done)
         auxiliary_loss = self._teachers.loss(
             self._network,
             demonstration_weight=settings.demonstration_weight * (1 - done),

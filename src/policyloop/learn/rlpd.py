@@ -39,6 +39,8 @@ class RlpdSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """States of each replay."""
     learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 3e-4
     critic_learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 3e-4
+    learning_rate_floor: float = 0.1
+    """Share of the actor's learning rate that is left at the end of the schedule."""
     gamma: float = 0.97
     target_rate: float = 0.005
     """Share by which the target critics follow at each gradient step."""
