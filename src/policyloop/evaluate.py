@@ -21,6 +21,7 @@ from policyloop.runtime.policy import Policy
 from policyloop.runtime.reload import PolicySlot
 from policyloop.safety.gate import GateMode, SafetyGate
 from policyloop.sim.driver import RandomDriver, ScriptedDriver
+from policyloop.sim.randomization import Randomization
 from policyloop.sim.robot import SimulatedRobot
 from policyloop.walking import WALKS, WalkConditions, walk
 
@@ -40,6 +41,7 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
         collision_rate: Share of episodes that ended by collision, or by a fall.
         distance_m: Mean distance driven forward per episode.
         interventions: Steps per episode in which the gate had to act for lack of room or data.
+        randomized: Every arena was driven under other conditions: see `sim.randomization`.
     """
 
     driver: str
@@ -53,6 +55,7 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     collision_rate: float
     distance_m: float
     interventions: float
+    randomized: bool = False
 
 
 def interquartile_mean(values: Sequence[float]) -> float:
@@ -109,17 +112,27 @@ def make_driver(
     return PolicyDriver(slot, len(profile.action)), slot.close
 
 
-def drive_episode(profile: RobotProfile, name: str | BorrowedPolicy, arena_seed: int, gate: GateMode) -> EpisodeSummary:
+def drive_episode(
+    profile: RobotProfile,
+    name: str | BorrowedPolicy,
+    arena_seed: int,
+    gate: GateMode,
+    randomization: Randomization | None = None,
+) -> EpisodeSummary:
     """Drive one arena from start to end; equal arguments give equal episodes."""
     rng = np.random.default_rng([777, arena_seed])
     driver, close = make_driver(name, profile, rng)
     if profile.joints is not None:
+        if randomization is not None:
+            raise UsageError(
+                "only a simulated rover's world is randomized", "leave --randomize out for a robot that walks"
+            )
         try:
             return _walked(profile, driver, arena_seed, gate)
         finally:
             close()
     clock = VirtualClock()
-    robot = SimulatedRobot(profile, [arena_seed], rng, clock)
+    robot = SimulatedRobot(profile, [arena_seed], rng, clock, randomization=randomization)
     recorder = Recorder(profile, "evaluation", "")
     actor = Actor(profile, robot, robot, driver, SafetyGate(profile, gate), recorder, clock)
     try:
@@ -149,6 +162,7 @@ def evaluate(
     episodes: int = 50,
     arena_seed: int = EVALUATION_ARENAS,
     gate: GateMode = "limits",
+    randomization: Randomization | None = None,
     label: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationReport:
@@ -160,19 +174,22 @@ def evaluate(
         episodes: How many arenas.
         arena_seed: The first arena.
         gate: `full`, or `limits` to judge the driver alone.
+        randomization: Drive each arena under other conditions, the same for every driver; None = the nominal ones.
         label: Name in the report; the driver's if empty.
         progress: Called with (done, total).
     """
     summaries = []
     for index in range(episodes):
-        summaries.append(drive_episode(profile, driver, arena_seed + index, gate))
+        summaries.append(drive_episode(profile, driver, arena_seed + index, gate, randomization))
         if progress is not None:
             progress(index + 1, episodes)
     name = driver.name if isinstance(driver, BorrowedPolicy) else driver
-    return summarise(summaries, label or name, gate)
+    return summarise(summaries, label or name, gate, randomized=randomization is not None)
 
 
-def summarise(summaries: Sequence[EpisodeSummary], driver: str, gate: str) -> EvaluationReport:
+def summarise(
+    summaries: Sequence[EpisodeSummary], driver: str, gate: str, *, randomized: bool = False
+) -> EvaluationReport:
     """Reduce episodes to a report."""
     returns = [summary.score for summary in summaries]
     return EvaluationReport(
@@ -187,4 +204,5 @@ def summarise(summaries: Sequence[EpisodeSummary], driver: str, gate: str) -> Ev
         collision_rate=float(np.mean([summary.collided for summary in summaries])),
         distance_m=float(np.mean([summary.distance_m for summary in summaries])),
         interventions=float(np.mean([summary.gated for summary in summaries])),
+        randomized=randomized,
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import time
 
@@ -12,6 +13,7 @@ from policyloop.core.step import Action, Command, TimedCommand
 from policyloop.sim.robot import Bursts, SimulatedRobot
 
 PERIOD_NS = 100_000_000
+SEQUENCE = itertools.count(1)
 
 
 def simulated(profile: RobotProfile, seeds: tuple[int, ...] = (3,), *, shuffle: bool = True) -> SimulatedRobot:
@@ -20,8 +22,7 @@ def simulated(profile: RobotProfile, seeds: tuple[int, ...] = (3,), *, shuffle: 
 
 def send(robot: SimulatedRobot, linear: float, angular: float = 0.0, valid_ns: int = 2 * PERIOD_NS) -> None:
     """Send the next command."""
-    now_ns = robot._clock.now_ns()
-    robot.write(TimedCommand(Command((linear, angular)), robot._motors._newest + 1, now_ns + valid_ns))
+    robot.write(TimedCommand(Command((linear, angular)), next(SEQUENCE), robot._late._clock.now_ns() + valid_ns))
 
 
 def test_looking_without_a_command_lets_neither_time_nor_the_rover_move(mini: RobotProfile) -> None:

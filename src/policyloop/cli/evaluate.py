@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from policyloop.cli import app
+from policyloop.cli.options import Randomize, echo_json, gate_mode, settings_called, stop_on_signals
 
 
 @app.command()
@@ -19,13 +20,14 @@ def evaluate(
     episodes: Annotated[int, typer.Option(min=1, help="Arenas to drive.")] = 50,
     arena_seed: Annotated[int, typer.Option(min=0, help="Seed of the first arena.")] = 1_000_000,
     gate: Annotated[str, typer.Option(help="full; or limits: judge the driver without the distance rule.")] = "limits",
+    randomize: Randomize = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Drive unseen arenas, or walk as ten commands ask, without exploration; report returns with intervals."""
     from policyloop import evaluate as evaluation
-    from policyloop.cli.options import echo_json, gate_mode, stop_on_signals
     from policyloop.cli.progress import progress_bar
     from policyloop.core.profile import load_profile
+    from policyloop.sim.randomization import Randomization
 
     loaded = load_profile(profile or _profile_of(policy))
     stop = stop_on_signals()
@@ -42,6 +44,7 @@ def evaluate(
             episodes=episodes,
             arena_seed=arena_seed,
             gate=gate_mode(gate),
+            randomization=settings_called(randomize, Randomization),
             progress=progress,
         )
     if as_json:
@@ -49,8 +52,9 @@ def evaluate(
         return
     low, high = report.return_ci or (float("nan"), float("nan"))
     places, mishaps = ("arenas", "collisions") if loaded.joints is None else ("walks", "falls")
+    world = ", randomized" if report.randomized else ""
     typer.echo(
-        f"{report.episodes} {places} from seed {arena_seed}, gate {gate}: return {report.return_mean:.1f} "
+        f"{report.episodes} {places} from seed {arena_seed}, gate {gate}{world}: return {report.return_mean:.1f} "
         f"[{low:.1f}, {high:.1f}], median {report.return_median:.1f}, {mishaps} {report.collision_rate:.0%}, "
         f"{report.distance_m:.1f} m"
     )

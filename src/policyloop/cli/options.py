@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, TypeVar, get_args
 
 import msgspec
 import typer
@@ -21,17 +21,21 @@ if TYPE_CHECKING:
     from policyloop.link.keys import Identity
     from policyloop.safety.gate import GateMode
 
+Settings = TypeVar("Settings", bound=msgspec.Struct)
+
 __all__ = [
     "GatewayKey",
     "Host",
     "Keys",
     "Port",
     "Profile",
+    "Randomize",
     "address",
     "echo_json",
     "gate_mode",
     "identity_at",
     "open_gateway",
+    "settings_called",
     "stop_on_signals",
 ]
 
@@ -42,6 +46,12 @@ Host = Annotated[
 ]
 Keys = Annotated[
     Path | None, typer.Option("--keys", help="Directory of this machine's keys: encrypt, and know the peer.")
+]
+Randomize = Annotated[
+    str,
+    typer.Option(
+        "--randomize", help="Each episode in another world: default, or a .toml file of ranges; none = nominal."
+    ),
 ]
 GatewayKey = Annotated[str, typer.Option("--gateway-key", help="Public key of the gateway; needed with --keys.")]
 
@@ -97,6 +107,15 @@ def gate_mode(name: str) -> GateMode:
         if mode == name:
             return mode
     raise UsageError(f"--gate {name}", f"use {' or '.join(get_args(GateMode))}")
+
+
+def settings_called(name: str, kind: type[Settings]) -> Settings | None:
+    """Return the settings called `default`, or those of a TOML file; None without a name."""
+    from policyloop.config import load_settings
+
+    if not name:
+        return None
+    return load_settings(kind, None if name == "default" else Path(name))
 
 
 def echo_json(report: msgspec.Struct | Sequence[msgspec.Struct]) -> None:

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyloop.cli import app
-from policyloop.cli.options import GatewayKey, Keys, Profile, gate_mode, identity_at, stop_on_signals
+from policyloop.cli.options import (
+    GatewayKey,
+    Keys,
+    Profile,
+    Randomize,
+    gate_mode,
+    identity_at,
+    settings_called,
+    stop_on_signals,
+)
 
 if TYPE_CHECKING:
     from policyloop.core.profile import RobotProfile
@@ -39,6 +48,10 @@ def sim(
     assisted: Annotated[
         int, typer.Option(min=0, help="Robots that drive the bare policy, helped by the scripted driver where stuck.")
     ] = 0,
+    randomize: Randomize = "",
+    curriculum: Annotated[
+        str, typer.Option(help="Sparse arenas first, dense ones later: default, or a .toml file of levels.")
+    ] = "",
     hardware: Annotated[
         Path | None, typer.Option(help="Be the hardware of a controller in C++, by this shared file, in real time.")
     ] = None,
@@ -52,7 +65,9 @@ def sim(
         _be_hardware(load_profile(profile), hardware, seed, seconds, forward)
         return
     from policyloop.runtime.locate import find_policy
+    from policyloop.sim.curriculum import CurriculumSettings
     from policyloop.sim.fleet import Fleet, FleetSettings
+    from policyloop.sim.randomization import Randomization
 
     loaded = load_profile(profile)
     if driver not in ("scripted", "random"):
@@ -68,6 +83,8 @@ def sim(
         disturb=disturb,
         gate=gate_mode(gate),
         assisted=assisted,
+        randomization=settings_called(randomize, Randomization),
+        curriculum=settings_called(curriculum, CurriculumSettings),
     )
     with tempfile.TemporaryDirectory(prefix="policyloop-") as temporary:
         fleet = Fleet(loaded, settings, spool or Path(temporary), identity=identity_at(keys), gateway_key=gateway_key)
@@ -83,7 +100,9 @@ def sim(
     score = sum(episode.score for episode in episodes) / max(len(episodes), 1)
     typer.echo(
         f"{fleet.steps} steps, {len(episodes)} episodes, mean return {score:.1f}, "
-        f"{fleet.steps / elapsed_s:.0f} steps/s" + ("" if drained else "; the trainer has not acknowledged all of them")
+        f"{fleet.steps / elapsed_s:.0f} steps/s"
+        + (f", levels {' '.join(map(str, fleet.levels))}" if fleet.levels else "")
+        + ("" if drained else "; the trainer has not acknowledged all of them")
     )
 
 

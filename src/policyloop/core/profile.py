@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
+from collections.abc import Mapping
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -34,6 +35,7 @@ else:
     import tomli as tomllib
 
 __all__ = [
+    "TOLD_QUANTITIES",
     "Body",
     "Camera",
     "EpisodeRules",
@@ -46,6 +48,9 @@ __all__ = [
     "load_profile",
     "roll_and_pitch",
 ]
+
+TOLD_QUANTITIES = ("last_action", "delay")
+"""Proprio quantities that no robot senses: its program tells them to the policy."""
 
 
 class RobotProfile(Table, frozen=True, kw_only=True, dict=True):
@@ -154,9 +159,17 @@ class RobotProfile(Table, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def sensed_indices(self) -> NDArray[np.intp]:
-        """Where in the proprioception vector lies what the robot senses: all but the policy's own `last_action`."""
-        own = self.proprio_slice("last_action")
-        return np.array([i for i in range(self.proprio_size) if own is None or not own.start <= i < own.stop], np.intp)
+        """Where in the proprioception vector lies what the robot senses: all but `TOLD_QUANTITIES`."""
+        sensed = [quantity.name not in TOLD_QUANTITIES for quantity in self.proprio for _ in range(quantity.size)]
+        return np.flatnonzero(sensed)
+
+    def proprio_of(self, sensed: Mapping[str, float]) -> NDArray[np.float32]:
+        """Return the proprioception vector of what a robot senses, by name; 0 for what its program will tell."""
+        proprio = np.zeros(self.proprio_size, np.float32)
+        proprio[self.sensed_indices] = [
+            sensed[quantity.name] for quantity in self.proprio if quantity.name not in TOLD_QUANTITIES
+        ]
+        return proprio
 
     def proprio_index(self, name: str) -> int:
         """Return where `name` starts in the proprioception vector; ConfigError if it is not there."""

@@ -31,6 +31,7 @@ _EXPECTED_UNITS = {
     "joint_pos": "rad",
     "joint_vel": "rad/s",
     "last_action": "1",
+    "delay": "s",
 }
 
 
@@ -57,13 +58,21 @@ def _check_quantities(profile: RobotProfile) -> None:
     for entry in profile.proprio:
         if entry.size < 1 or not entry.scale > 0:
             raise ConfigError(f"{entry.name}: size and scale must be positive")
-        if entry.name == "projected_gravity" and entry.size != 3:
-            raise ConfigError(f"projected_gravity is a direction of size 3, not {entry.size}")
+        _check_size(entry, len(profile.action))
     for ranged in profile.action:
         if not ranged.low < ranged.high:
             raise ConfigError(f"{ranged.name}: low {ranged.low} must be below high {ranged.high}")
         if profile.joints is None and not ranged.low <= 0 <= ranged.high:
             raise ConfigError(f"{ranged.name}: {ranged.low}..{ranged.high} leaves out 0, which is standing still")
+
+
+def _check_size(entry: Quantity, actions: int) -> None:
+    if entry.name == "projected_gravity" and entry.size != 3:
+        raise ConfigError(f"projected_gravity is a direction of size 3, not {entry.size}")
+    if entry.name == "delay" and entry.size != 1:
+        raise ConfigError(f"delay is one duration, not {entry.size}")
+    if entry.name == "last_action" and entry.size != actions:
+        raise ConfigError(f"last_action has size {entry.size}, but there are {actions} entries in [action]")
 
 
 def _check_action_map(profile: RobotProfile) -> None:

@@ -12,7 +12,7 @@ from policyloop.errors import IncompatibleError
 
 __all__ = ["UNITS", "ArraySpec", "Quantity", "RangedQuantity"]
 
-UNITS = ("m/s", "rad/s", "rad", "m", "m/s^2", "N m", "1")
+UNITS = ("m/s", "rad/s", "rad", "m", "m/s^2", "N m", "s", "1")
 """Units that a profile may use: SI, with `1` for a pure number."""
 
 

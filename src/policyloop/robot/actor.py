@@ -19,6 +19,7 @@ import numpy as np
 from policyloop.core.clock import Clock, VirtualClock
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Action, Command, Observation, Stamps
+from policyloop.robot.age import Age
 from policyloop.robot.io import CommandSink, Driver, SensorSource
 from policyloop.robot.last_output import LastOutput
 from policyloop.robot.outlet import Outlet
@@ -95,7 +96,7 @@ class Actor:
         self._arming, self._human = arming, human
         self._gate, self._recorder, self._clock = gate, recorder, clock
         self._disturb = disturb
-        self._last_output = LastOutput(profile)
+        self._last_output, self._age = LastOutput(profile), Age(profile)
         self._failed = False
         self._between_ticks = between_ticks
         self._watch = watch
@@ -174,6 +175,7 @@ class Actor:
                 self._driver.reset()
                 self._last_output.clear()
             observation = self._last_output.told(self._source.read())
+            observation = self._age.told(observation, self._clock.now_ns())
             for name, spec in self._profile.observation_specs.items():
                 spec.validate(observation.arrays[name])
             if self._watch is not None:

@@ -12,7 +12,10 @@ __all__ = ["LastOutput"]
 
 
 class LastOutput:
-    """Fills in the proprio quantity `last_action`: the network's last output, before the action map; zeros at a start.
+    """Fills in the proprio quantity `last_action`; zeros at a start.
+
+    With the linear action map that is the network's last output. With the tanh map it is tanh of it, from -1 to 1:
+    where in the action's range the last proposal lay, whoever made it.
 
     Args:
         profile: The robot's; without that quantity observations pass unchanged.
@@ -39,8 +42,8 @@ class LastOutput:
         """Take in what was proposed in this tick."""
         if self._at is None:
             return
-        if action.behaviour is not None:
+        if action.behaviour is not None and self._profile.action_map == "linear":
             self._values = np.array(action.behaviour.sample, np.float32)
-        else:  # of a script or a person: what the policy would have had to answer
+        else:
             values = np.array(action.values, np.float32)
             self._values = (values - self._profile.action_center) / self._profile.action_scale

@@ -5,7 +5,8 @@ Two ray casters draw the same arena: Embree (the `embreex` package, x86_64) and 
 so that the two agree to a fraction of a millimetre (tests/sim/test_camera.py).
 
 Depth noise follows the RealSense D435: standard deviation 0.0036 z^2, holes at the left edges of
-near objects (the stereo shadow) and at random pixels, nothing outside the measuring range.
+near objects (the stereo shadow) and at random pixels, nothing outside the measuring range. `Conditions`
+say how much more of it there is in an episode, and in which light.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from policyloop.core.profile import Camera
 from policyloop.errors import ConfigError
 from policyloop.sim.arena import Arena, Solid
+from policyloop.sim.randomization import NOMINAL, Conditions
 
 __all__ = ["ROVER_GROUP", "Caster", "CasterName", "EmbreeCaster", "MujocoCaster", "RgbdCamera", "make_caster"]
 
@@ -33,6 +35,9 @@ _RANGE_M = 30.0
 _SUN = np.array([0.35, 0.25, 0.9]) / np.linalg.norm([0.35, 0.25, 0.9])
 _CYLINDER_SIDES = 32
 _NOISE_TABLE = 1 << 20
+_DEPTH_NOISE = 0.0036
+"""Standard deviation of a depth of 1 m, m; it grows with the square of the depth."""
+_GREY = 128
 
 
 def _rays(camera: Camera) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
@@ -192,28 +197,35 @@ class RgbdCamera:
         position_m: NDArray[np.float64],
         rotation: NDArray[np.float64],
         rng: np.random.Generator,
+        conditions: Conditions = NOMINAL,
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
         """Return rgb (H, W, 3) uint8 and depth (H, W) uint16 in mm, 0 = no measurement."""
         distance, owner, shade, directions = caster.cast(position_m, rotation)
-        depth = self._depth(distance, owner, rng)
-        rgb = self._rgb(distance, owner, shade, directions, palette, position_m, rng)
-        return rgb, depth
+        depth = self._depth(distance, owner, rng, conditions)
+        rgb = self._rgb(distance, owner, shade, directions, palette, position_m)
+        rgb = _lit(rgb, conditions)
+        if self._noise:
+            rgb += self._window(self._rgb_noise, rgb.size, rng).reshape(rgb.shape)
+        np.clip(rgb, 0, 255, out=rgb)
+        return rgb.astype(np.uint8).reshape(self.camera.height, self.camera.width, 3), depth
 
     def _window(self, table: NDArray[Any], size: int, rng: np.random.Generator) -> NDArray[Any]:
         start = int(rng.integers(_NOISE_TABLE - size))
         return table[start : start + size]
 
-    def _depth(self, distance: NDArray[Any], owner: NDArray[Any], rng: np.random.Generator) -> NDArray[np.uint16]:
+    def _depth(
+        self, distance: NDArray[Any], owner: NDArray[Any], rng: np.random.Generator, conditions: Conditions
+    ) -> NDArray[np.uint16]:
         camera = self.camera
         z = distance.astype(np.float32) * self._axis_cosine
         z[owner == _SKY] = 0
         if self._noise:
-            z += np.float32(0.0036) * z * z * self._window(self._normal, z.size, rng)
+            z += np.float32(_DEPTH_NOISE * conditions.depth_noise) * z * z * self._window(self._normal, z.size, rng)
         z = z.reshape(camera.height, camera.width)
         bad = (z < camera.depth_min_m) | (z > camera.depth_max_m)
         if self._noise:
             drop = self._window(self._uniform, z.size, rng).reshape(z.shape)
-            bad |= drop < 0.002
+            bad |= drop < conditions.hole_share
             edge = np.abs(z[:, 1:] - z[:, :-1]) > np.float32(0.08) * np.maximum(z[:, 1:], np.float32(0.1))
             bad[:, 1:] |= edge & (drop[:, 1:] < 0.7)
         z[bad] = 0
@@ -227,9 +239,8 @@ class RgbdCamera:
         directions: NDArray[np.float32],
         palette: NDArray[np.float32],
         position_m: NDArray[np.float64],
-        rng: np.random.Generator,
-    ) -> NDArray[np.uint8]:
-        camera = self.camera
+    ) -> NDArray[np.float32]:
+        """Return colours in plain light, (n, 3), 0..255 and beyond."""
         sky, floor = owner == _SKY, owner == _FLOOR
         shade = np.where(sky | floor, np.float32(1), shade)
         rgb = palette[owner] * shade[:, None]
@@ -237,7 +248,13 @@ class RgbdCamera:
         spot = directions[floor, :2] * distance[floor, None].astype(np.float32) + position_m[:2].astype(np.float32)
         cell = np.floor(spot * 2).astype(np.int32)
         rgb[floor] += (((cell[:, 0] + cell[:, 1]) & 1) * np.float32(30))[:, None]
-        if self._noise:
-            rgb += self._window(self._rgb_noise, rgb.size, rng).reshape(rgb.shape)
-        np.clip(rgb, 0, 255, out=rgb)
-        return rgb.astype(np.uint8).reshape(camera.height, camera.width, 3)
+        return rgb
+
+
+def _lit(rgb: NDArray[np.float32], conditions: Conditions) -> NDArray[np.float32]:
+    """Return colours in the light of an episode, and as a camera with its contrast and white balance gives them."""
+    contrast, warmth = conditions.contrast, conditions.warmth
+    if conditions.brightness == contrast == 1 and warmth == 0:
+        return rgb
+    gain = np.array([1 + warmth, 1, 1 - warmth], np.float32) * np.float32(conditions.brightness)
+    return (np.float32(contrast) * rgb + np.float32(_GREY * (1 - contrast))) * gain

@@ -23,7 +23,9 @@ from policyloop.robot.recorder import EpisodeSummary, Recorder
 from policyloop.runtime.reload import PolicySlot
 from policyloop.safety.gate import GateMode, SafetyGate
 from policyloop.sim.assistance import AssistedDriver
+from policyloop.sim.curriculum import Curriculum, CurriculumSettings
 from policyloop.sim.driver import RandomDriver, ScriptedDriver
+from policyloop.sim.randomization import Randomization
 from policyloop.sim.robot import Bursts, SimulatedRobot
 
 __all__ = ["Fleet", "FleetSettings"]
@@ -43,6 +45,9 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True):
         gate: `limits` lets a simulated robot bump into things.
         assisted: The first so many robots drive the bare policy, and the scripted driver takes over
             where it stands still.
+        randomization: Each episode takes place under other conditions; None = under the nominal ones.
+        curriculum: Each robot begins in sparse arenas and goes on to denser ones by itself; None = all arenas are what
+            the profile says.
     """
 
     driver: str
@@ -55,13 +60,15 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True):
     disturb: bool = True
     gate: GateMode = "full"
     assisted: int = 0
+    randomization: Randomization | None = None
+    curriculum: CurriculumSettings | None = None
 
 
 class _Member:
     """One robot of the fleet."""
 
-    def __init__(self, actor: Actor, recorder: Recorder, uplink: Uplink | None) -> None:
-        self.actor, self.recorder, self.uplink = actor, recorder, uplink
+    def __init__(self, actor: Actor, recorder: Recorder, uplink: Uplink | None, curriculum: Curriculum | None) -> None:
+        self.actor, self.recorder, self.uplink, self.curriculum = actor, recorder, uplink, curriculum
 
     def may_drive(self) -> bool:
         """The link has room and nobody asks for a pause."""
@@ -102,7 +109,6 @@ class Fleet:
         settings, profile = self._settings, self._profile
         rng = np.random.default_rng([settings.seed, index])
         clock = VirtualClock()
-        robot = SimulatedRobot(profile, settings.arena_seeds, rng, clock)
         name = f"{settings.name}-{index}"
         uplink = None
         if settings.connect:
@@ -116,10 +122,20 @@ class Fleet:
             )
         emit = uplink.append if uplink else self._emit
         recorder = Recorder(profile, name, uplink.boot if uplink else secrets.token_hex(8), emit)
+        curriculum = Curriculum(settings.curriculum, profile.simulation) if settings.curriculum else None
+        robot = SimulatedRobot(
+            profile,
+            settings.arena_seeds,
+            rng,
+            clock,
+            randomization=settings.randomization,
+            world=None if curriculum is None else lambda: curriculum.world(recorder.episodes),
+        )
         disturb = Bursts(profile, rng) if settings.disturb and settings.driver == "scripted" else None
         gate = SafetyGate(profile, settings.gate)
         driver = self._driver(rng, assisted=index < settings.assisted)
-        return _Member(Actor(profile, robot, robot, driver, gate, recorder, clock, disturb=disturb), recorder, uplink)
+        actor = Actor(profile, robot, robot, driver, gate, recorder, clock, disturb=disturb)
+        return _Member(actor, recorder, uplink, curriculum)
 
     def _driver(self, rng: np.random.Generator, *, assisted: bool) -> Driver:
         if self._slot is not None:
@@ -134,6 +150,11 @@ class Fleet:
     def episodes(self) -> Sequence[EpisodeSummary]:
         """Every finished episode of every robot."""
         return [episode for member in self._members for episode in member.recorder.episodes]
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Level of each robot, from 0; empty without a curriculum."""
+        return tuple(member.curriculum.level for member in self._members if member.curriculum is not None)
 
     @property
     def policy_version(self) -> int:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from policyloop.core.clock import Clock, VirtualClock
-from policyloop.core.profile import RobotProfile
+from policyloop.core.clock import Clock
+from policyloop.core.profile import RobotProfile, Simulation
 from policyloop.core.step import Action, Observation, TimedCommand
-from policyloop.robot.motors import MotorLatch
 from policyloop.sim.camera import CasterName
+from policyloop.sim.late_rover import LateRover
+from policyloop.sim.randomization import Randomization
 from policyloop.sim.rover import Rover, arena
 
 __all__ = ["Bursts", "SimulatedRobot"]
@@ -25,6 +26,8 @@ class SimulatedRobot:
         rng: Chooses arenas and poses and drives the sensor noise.
         clock: Virtual time advances by one tick per read; real time passes by itself.
         shuffle: Choose arenas at random instead of in turn.
+        randomization: Each episode takes place under other conditions; None = under the nominal ones.
+        world: Asked before each episode what its arena is to be like; None = what the profile says.
     """
 
     def __init__(
@@ -36,43 +39,36 @@ class SimulatedRobot:
         *,
         shuffle: bool = True,
         caster: CasterName = "auto",
+        randomization: Randomization | None = None,
+        world: Callable[[], Simulation] | None = None,
     ) -> None:
-        self._profile = profile
+        self._world = world or (lambda: profile.simulation)
         self._seeds = list(arena_seeds)
         self._rng = rng
-        self._clock = clock
         self._shuffle = shuffle
         self._next = 0
-        self._rover = Rover(profile, caster=caster)
-        self._motors = MotorLatch(profile.stop())
+        self._late = LateRover(profile, clock, randomization, caster=caster)
         self.begin_episode()
 
     @property
     def rover(self) -> Rover:
         """The machine itself, for reports."""
-        return self._rover
+        return self._late.rover
 
     def begin_episode(self) -> bool:
         """Put the rover somewhere else."""
         index = int(self._rng.integers(len(self._seeds))) if self._shuffle else self._next % len(self._seeds)
         self._next += 1
-        self._rover.reset(arena(self._seeds[index], self._profile.simulation), self._rng)
-        self._motors.restart()
-        self._ordered = False
+        self._late.begin(arena(self._seeds[index], self._world()), self._rng)
         return True
 
     def read(self) -> Observation:
         """Drive the last command for one tick and look."""
-        if self._ordered:
-            self._rover.drive(*self._motors.command(self._clock.now_ns()).values)
-            self._ordered = False
-            if isinstance(self._clock, VirtualClock):
-                self._clock.advance_ns(self._profile.rates.period_ns)
-        return Observation(self._rover.observe(), self._clock.now_ns(), self._rover.contact)
+        return self._late.read()
 
     def write(self, order: TimedCommand) -> None:
         """Drive a command during the next tick, if it is still valid then."""
-        self._ordered |= self._motors.accept(order, self._clock.now_ns())
+        self._late.write(order)
 
     def close(self) -> None:
         """There is nothing to let go."""

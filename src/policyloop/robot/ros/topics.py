@@ -10,11 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from policyloop.core.clock import Clock
 from policyloop.core.corridor import column_distances, free_distance
-from policyloop.core.profile import RobotProfile
+from policyloop.core.profile import TOLD_QUANTITIES, RobotProfile
 from policyloop.core.step import Arrays, Observation
 from policyloop.core.sync import Synchronizer
 from policyloop.errors import ConfigError, ConnectionFailed, WireError
@@ -171,8 +170,7 @@ class TopicSource:
             captured_ns = min(captured_ns, read_ns)
             sensed |= quantities
         sensed["min_forward_dist"] = min(ahead_m, sensed.get("min_forward_dist", ahead_m))
-        proprio = np.array([sensed[quantity.name] for quantity in self._profile.proprio], np.float32)
-        return Observation({**pictures, "proprio": proprio}, captured_ns)
+        return Observation({**pictures, "proprio": self._profile.proprio_of(sensed)}, captured_ns)
 
     def _unfit(self, now_ns: int) -> str:
         """Return why there is no observation of now, or an empty string."""
@@ -202,11 +200,12 @@ class TopicSource:
 
 def _needed(profile: RobotProfile, settings: TopicSettings) -> list[str]:
     """Return which sensors an observation needs."""
-    unknown = [quantity.name for quantity in profile.proprio if quantity.name not in _SENSED_BY]
+    sensed = [quantity.name for quantity in profile.proprio if quantity.name not in TOLD_QUANTITIES]
+    unknown = [name for name in sensed if name not in _SENSED_BY]
     if unknown:
         raise ConfigError(
             f"profile '{profile.name}' senses {', '.join(unknown)}, which no topic says",
             f"topics say {', '.join(_SENSED_BY)}",
         )
-    sensors = {_SENSED_BY[quantity.name] for quantity in profile.proprio} | set(_PICTURES)
+    sensors = {_SENSED_BY[name] for name in sensed} | set(_PICTURES)
     return sorted(sensors | ({"distance"} if settings.distance else set()))
