@@ -13,9 +13,10 @@ from policyloop.bundle.build import Bundle
 from policyloop.convert.export import export_bundle, probe_features
 from policyloop.core.files import write_directory
 from policyloop.core.profile import EpisodeRules, RobotProfile
-from policyloop.errors import IncompatibleError, StorageError
+from policyloop.errors import IncompatibleError, StorageError, UsageError
 from policyloop.evaluate import (
     EVALUATION_ARENAS,
+    BorrowedPolicy,
     EvaluationReport,
     bootstrap_interval,
     drive_episode,
@@ -26,6 +27,7 @@ from policyloop.evaluate import (
 from policyloop.learn.networks import ActorCritic, make_network
 from policyloop.robot.recorder import EpisodeSummary
 from policyloop.sim.fleet import TRAINING_ARENAS
+from policyloop.sim.randomization import Conditions, Randomization
 
 BundleAt = Callable[[Path], Path]
 
@@ -157,6 +159,36 @@ def test_equal_arguments_give_equal_reports_and_other_arenas_another(short: Robo
 def test_each_arena_is_driven_the_same_alone_or_in_a_row(short: RobotProfile) -> None:
     row = evaluate(short, "random", episodes=3, arena_seed=60_030)
     assert row.returns == tuple(drive_episode(short, "random", 60_030 + i, "limits").score for i in range(3))
+
+
+def test_a_randomised_report_repeats_says_so_and_differs_from_the_nominal_one(short: RobotProfile) -> None:
+    first, second = (
+        evaluate(short, "scripted", episodes=2, arena_seed=60_010, randomization=Randomization()) for _ in range(2)
+    )
+    nominal = evaluate(short, "scripted", episodes=2, arena_seed=60_010)
+    assert first == second
+    assert (first.randomized, nominal.randomized) == (True, False)
+    assert first.returns != nominal.returns
+
+
+def test_every_driver_is_judged_under_the_same_conditions(short: RobotProfile, monkeypatch: pytest.MonkeyPatch) -> None:
+    worlds: list[Conditions] = []
+    draw = Randomization.draw
+
+    def noted(ranges: Randomization, rng: np.random.Generator) -> Conditions:
+        worlds.append(draw(ranges, rng))
+        return worlds[-1]
+
+    monkeypatch.setattr(Randomization, "draw", noted)
+    for driver in ("scripted", "random"):
+        drive_episode(short, driver, 60_010, "limits", Randomization())
+    assert worlds[: len(worlds) // 2] == worlds[len(worlds) // 2 :]
+
+
+def test_a_robot_that_walks_is_not_randomised(lite3: RobotProfile, bundle_at: BundleAt, tmp_path: Path) -> None:
+    walker = BorrowedPolicy("walker", None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="rover"):
+        evaluate(lite3, walker, episodes=1, randomization=Randomization())
 
 
 def test_progress_and_label_are_passed_on(short: RobotProfile) -> None:

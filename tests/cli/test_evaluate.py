@@ -43,6 +43,31 @@ def test_equal_arenas_give_equal_reports_and_others_others(policyloop: Call) -> 
     assert first["returns"] != other["returns"]
 
 
+def test_a_driver_is_judged_in_other_worlds(policyloop: Call, tmp_path: Path) -> None:
+    ranges = tmp_path / "ranges.toml"
+    ranges.write_text("command_latency_ms = [150.0, 150.0]\n")
+    plain, default, late = (
+        json.loads(policyloop("evaluate", "random", *QUICK, *extra)[1])
+        for extra in ((), ("--randomize", "default"), ("--randomize", ranges))
+    )
+    assert [report["randomized"] for report in (plain, default, late)] == [False, True, True]
+    assert len({report["return_mean"] for report in (plain, default, late)}) == 3
+    assert "gate limits, randomized: return" in policyloop("evaluate", "random", "--episodes", 1, "--randomize", "default")[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [(None, "cannot read"), ("friction = [2.0, 1.0]", "friction"), ("frictoin = [0.5, 1.0]", "frictoin")],
+)
+def test_ranges_that_make_no_sense_exit_with_3(policyloop: Call, tmp_path: Path, text: str | None, says: str) -> None:
+    path = tmp_path / "ranges.toml"
+    if text is not None:
+        path.write_text(text)
+    code, _, err = policyloop("evaluate", "random", *QUICK, "--randomize", path)
+    assert code == 3
+    assert says in err
+
+
 def test_the_gate_can_be_asked_to_act(policyloop: Call) -> None:
     reports = {
         gate: json.loads(policyloop("evaluate", "random", *QUICK, "--gate", gate)[1]) for gate in ("full", "limits")

@@ -108,6 +108,20 @@ def test_robots_drive_without_a_gateway(policyloop: Call) -> None:
     assert out.startswith("10 steps")
 
 
+def test_robots_drive_in_other_worlds_and_begin_in_sparse_arenas(policyloop: Call, tmp_path: Path) -> None:
+    levels = tmp_path / "levels.toml"
+    levels.write_text("[[levels]]\nobstacles = 2\ngap_m = 2.0\n")
+    arguments = ("sim", "--profile", "rover-mini", "--robots", 2, "--steps", 10, "--randomize", "default")
+    for curriculum in ("default", levels):
+        code, out, err = policyloop(*arguments, "--curriculum", curriculum)
+        assert code == 0, err
+        assert out.rstrip().endswith("levels 0 0")
+    levels.write_text("levels = []\n")
+    code, _, err = policyloop(*arguments, "--curriculum", levels)
+    assert code == 3
+    assert "at least one level" in err
+
+
 def test_robots_drive_with_a_policy(cloned: Path, policyloop: Call) -> None:
     arguments = ("sim", "--profile", "rover-mini", "--steps", 10, "--driver")
     for policy in (cloned / "store", cloned / "checkpoints" / "000000"):

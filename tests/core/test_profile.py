@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from policyloop.core.profile import Limits, Rates, RobotProfile, load_profile
+from policyloop.core.spec import Quantity
 from policyloop.errors import ConfigError
 
 TEXT = """# The robot of these tests
@@ -172,6 +173,27 @@ def test_the_nominal_normaliser_repeats_a_quantity_over_its_size(tmp_path):
 def test_an_unknown_quantity_is_named(mini):
     with pytest.raises(ConfigError, match="'odometer'"):
         mini.proprio_index("odometer")
+
+
+def test_what_a_program_tells_is_left_out_of_what_a_robot_senses(mini):
+    told = Quantity(name="last_action", unit="1", size=2), Quantity(name="delay", unit="s")
+    profile = msgspec.structs.replace(mini, proprio=(told[0], *mini.proprio[:2], told[1]))
+    assert profile.proprio_of({"linear_vel": 0.5, "angular_vel": -1.0, "roll": 9.0}).tolist() == [0, 0, 0.5, -1, 0]
+    with pytest.raises(KeyError, match="angular_vel"):
+        profile.proprio_of({"linear_vel": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("quantity", "message"),
+    [
+        (Quantity(name="last_action", unit="1", size=3), "last_action has size 3, but there are 2"),
+        (Quantity(name="delay", unit="s", size=2), "delay is one duration, not 2"),
+        (Quantity(name="delay", unit="1"), "measured in 's'"),
+    ],
+)
+def test_what_a_program_tells_has_one_form(mini, quantity, message):
+    with pytest.raises(ConfigError, match=message):
+        msgspec.structs.replace(mini, proprio=(*mini.proprio, quantity))
 
 
 def test_stopping_distance_by_hand():

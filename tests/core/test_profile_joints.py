@@ -214,6 +214,8 @@ def test_a_slice_is_where_a_quantity_lies_and_none_where_it_does_not(mini: Robot
 def test_a_robot_senses_everything_but_its_policys_own_last_output(mini: RobotProfile, lite3: RobotProfile) -> None:
     assert lite3.sensed_indices.tolist() == list(range(33))
     assert mini.sensed_indices.tolist() == list(range(6))
+    told = (Quantity(name="delay", unit="s"), *mini.proprio, Quantity(name="last_action", unit="1", size=2))
+    assert msgspec.structs.replace(mini, proprio=told).sensed_indices.tolist() == list(range(1, 7))
     first = (lite3.proprio[-1], *lite3.proprio[:-1])
     assert msgspec.structs.replace(lite3, proprio=first).sensed_indices.tolist() == list(range(12, 45))
 

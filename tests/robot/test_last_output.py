@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from policyloop.core.profile import RobotProfile
+from policyloop.core.spec import Quantity
 from policyloop.core.step import Action, Behaviour, Observation
 from policyloop.robot.last_output import LastOutput
 
@@ -61,6 +62,21 @@ def test_nothing_else_of_the_observation_changes_and_the_robots_own_arrays_do_no
     assert after.arrays["scan"] is before.arrays["scan"]
     assert after.arrays["proprio"].dtype == np.float32
     assert (after.captured_ns, after.contact, after.followed) == (7, True, False)
+
+
+def test_with_the_tanh_map_it_is_where_in_its_range_the_proposal_lay_whoever_made_it(mini: RobotProfile) -> None:
+    two = Quantity(name="last_action", unit="1", size=2)
+    last_output = LastOutput(msgspec.structs.replace(mini, proprio=(two,)))
+    sample = (0.7, -1.2)
+    values = tuple(float(value) for value in mini.actions_of(np.array(sample)))
+    behaviour = answered(*sample).behaviour
+    for action in (Action(values, "policy", behaviour), Action(values, "human")):
+        last_output.learn(action)
+        seen = last_output.told(Observation({"proprio": np.zeros(2, np.float32)}, 7))
+        np.testing.assert_allclose(seen.arrays["proprio"], np.tanh(sample), atol=1e-6)
+    last_output.learn(Action((0.6, -1.2), "scripted"))  # the ends of the ranges
+    seen = last_output.told(Observation({"proprio": np.zeros(2, np.float32)}, 7))
+    np.testing.assert_allclose(seen.arrays["proprio"], [1, -1], atol=1e-6)
 
 
 def test_what_a_script_or_a_person_did_is_told_as_the_answer_that_leads_there(lite3: RobotProfile) -> None:

@@ -106,6 +106,16 @@ def test_a_topic_that_falls_silent_is_noticed(rover: Rover, silent: str) -> None
     assert f"nothing on {silent} within 0.2 s" in rover.complaint
 
 
+def test_what_the_program_tells_the_policy_needs_no_topic(mini: RobotProfile, jazzy: M) -> None:
+    told = Quantity(name="last_action", unit="1", size=2), Quantity(name="delay", unit="s")
+    rover = Rover(msgspec.structs.replace(mini, proprio=(told[0], *mini.proprio, told[1])), jazzy)
+    rover.say()
+    proprio = rover.source.read().arrays["proprio"]
+    assert len(proprio) == 9
+    np.testing.assert_array_equal(proprio[[0, 1, 8]], 0)
+    assert proprio[2] == np.float32(0.3)
+
+
 def test_an_observation_is_as_old_as_the_oldest_of_it(rover: Rover) -> None:
     rover.say()
     rover.wait(60)

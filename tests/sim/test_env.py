@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 
 import gymnasium
 import msgspec
@@ -14,7 +15,9 @@ from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Action, Command, Observation, Stamps, Step
 from policyloop.robot.recorder import Recorder
 from policyloop.sim.env import RoverEnv, register
+from policyloop.sim.randomization import Randomization
 
+Fixed = Callable[..., Randomization]
 IDS = {"PolicyLoop/Rover-v0": "rover", "PolicyLoop/RoverMini-v0": "rover-mini"}
 STAND = np.array([-0.25 / 0.35, 0.0], np.float32)  # action 0 is the middle of the range: 0.25 m/s
 FULL_SPEED = np.array([1.0, 0.0], np.float32)
@@ -119,6 +122,28 @@ def test_the_reward_is_the_profiles_and_reads_the_new_observation(env: RoverEnv)
         if terminated or truncated:
             env.reset()
     assert len(prices) > 1
+
+
+def test_randomised_episodes_repeat_with_their_seed_and_differ_from_the_nominal_ones(mini: RobotProfile) -> None:
+    def life(randomization: Randomization | None, seed: int) -> bytes:
+        env = RoverEnv(mini, randomization=randomization)
+        first, _ = env.reset(seed=seed)
+        seen = [first, *(env.step(FULL_SPEED)[0] for _ in range(5)), env.reset()[0]]
+        return b"".join(array.tobytes() for arrays in seen for array in arrays.values())
+
+    ranges = Randomization()
+    assert life(ranges, 1) == life(ranges, 1) not in (life(ranges, 2), life(None, 1))
+
+
+def test_a_policy_is_told_its_last_action_and_the_age_of_what_it_sees(aware: RobotProfile, fixed: Fixed) -> None:
+    env = RoverEnv(aware, randomization=fixed(observation_latency_ms=70))
+    first, _ = env.reset(seed=1)
+    np.testing.assert_allclose(first["proprio"][[0, 1, -1]], [0, 0, 0.07], atol=1e-6)
+    second, *_ = env.step(np.array([0.5, -0.25], np.float32))
+    np.testing.assert_allclose(second["proprio"][[0, 1, -1]], [0.5, -0.25, 0.07], atol=1e-6)
+    assert env.observation_space.contains(second)
+    again, _ = env.reset()
+    np.testing.assert_array_equal(again["proprio"][:2], 0)
 
 
 def test_a_collision_terminates(env: RoverEnv) -> None:

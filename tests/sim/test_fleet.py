@@ -16,7 +16,11 @@ from policyloop.core.step import Step
 from policyloop.learn.networks import make_network
 from policyloop.link.gateway import Gateway
 from policyloop.link.journal import Journal
+from policyloop.sim.curriculum import CurriculumSettings
 from policyloop.sim.fleet import Fleet, FleetSettings
+from policyloop.sim.randomization import Randomization
+
+RANGES = Randomization()
 
 
 @pytest.fixture
@@ -81,6 +85,48 @@ def test_equal_seeds_give_equal_fleets_and_another_seed_another(
         ]
 
     assert life(1) == life(1) != life(2)
+
+
+def test_a_randomised_fleet_repeats_with_its_seed(short: RobotProfile, tmp_path: Path) -> None:
+    def life(seed: int, randomization: Randomization | None = RANGES) -> list[tuple[object, ...]]:
+        settings = FleetSettings(driver="scripted", robots=2, seed=seed, randomization=randomization)
+        steps = run(short, settings, tmp_path, 60)
+        return [(step.record.command, step.record.stamps, step.observation["depth"].tobytes()) for step in steps]
+
+    assert life(1) == life(1) not in (life(2), life(1, None))
+
+
+def test_every_robot_and_episode_of_a_randomised_fleet_has_its_own_delay(short: RobotProfile, tmp_path: Path) -> None:
+    settings = FleetSettings(driver="scripted", robots=2, randomization=RANGES)
+    ages: dict[tuple[str, int], set[int]] = {}
+    for step in run(short, settings, tmp_path, 44):
+        record = step.record
+        age_ns = record.stamps.acted_ns - record.stamps.captured_ns
+        ages.setdefault((record.robot, record.episode), set()).add(age_ns)
+    assert len(ages) == 6
+    assert all(len(one) == 1 for one in ages.values())
+    assert len(set.union(*ages.values())) > 1
+    assert set.union(*ages.values()) <= set(range(20_000_000, 100_000_001, 10_000_000))
+
+
+def test_each_robot_climbs_through_the_levels_by_itself(short: RobotProfile, tmp_path: Path) -> None:
+    easy = CurriculumSettings(episodes=1, harder_score=-2000, easier_score=-3000, easier_collisions=1.0)
+    fleet = Fleet(short, FleetSettings(driver="random", robots=2, gate="limits", curriculum=easy), tmp_path)
+    assert fleet.levels == (0, 0)
+    fleet.run(threading.Event(), steps=44)  # two episodes each
+    assert fleet.levels == (2, 2)
+    assert fleet.close()
+    hard = msgspec.structs.replace(easy, harder_score=2000)
+    fleet = Fleet(short, FleetSettings(driver="random", robots=2, curriculum=hard), tmp_path)
+    fleet.run(threading.Event(), steps=44)
+    assert fleet.levels == (0, 0)
+    fleet.close()
+
+
+def test_without_a_curriculum_there_are_no_levels(short: RobotProfile, tmp_path: Path) -> None:
+    fleet = Fleet(short, FleetSettings(driver="random"), tmp_path)
+    assert fleet.levels == ()
+    fleet.close()
 
 
 def test_a_teacher_is_disturbed_only_if_asked(short: RobotProfile, tmp_path: Path) -> None:

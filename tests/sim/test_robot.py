@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from policyloop.core.clock import MonotonicClock, VirtualClock
-from policyloop.core.profile import RobotProfile
+from policyloop.core.profile import RobotProfile, Simulation
 from policyloop.core.step import Action, Command, TimedCommand
 from policyloop.sim.robot import Bursts, SimulatedRobot
 
@@ -120,6 +120,18 @@ def test_shuffled_arenas_all_have_their_turn_sometime(mini: RobotProfile) -> Non
         visited.add(robot.rover.arena.seed)
         robot.begin_episode()
     assert visited == {8, 5, 9}
+
+
+def test_the_world_of_each_episode_is_asked_for(mini: RobotProfile) -> None:
+    worlds = iter(Simulation(obstacles=obstacles) for obstacles in (0, 3, 7))
+    robot = SimulatedRobot(mini, (3,), np.random.default_rng(0), VirtualClock(), world=lambda: next(worlds))
+    counts = []
+    for _ in range(3):
+        assert robot.rover.arena is not None
+        counts.append(len(robot.rover.arena.solids) - 4)
+        if len(counts) < 3:
+            robot.begin_episode()
+    assert counts == [0, 3, 7]
 
 
 TEACHER = Action((0.3, 0.2), "scripted")

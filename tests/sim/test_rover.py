@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from policyloop.core.profile import RobotProfile
+from policyloop.core.spec import Quantity
 from policyloop.errors import ConfigError
 from policyloop.sim.rover import Rover, arena
 
@@ -170,6 +171,12 @@ def test_the_control_rate_is_the_profiles(empty: RobotProfile) -> None:
         rover.drive(0.5, 0.0)
     # one second: half of it speeding up at 1 m/s^2 (0.125 m), half at 0.5 m/s (0.25 m)
     assert math.dist((x, y), rover.pose[:2]) == pytest.approx(0.375, abs=0.02)
+
+
+def test_a_profile_that_senses_what_the_rover_does_not_is_refused_by_name(mini: RobotProfile) -> None:
+    odd = msgspec.structs.replace(mini, proprio=(*mini.proprio, Quantity(name="battery", unit="1")))
+    with pytest.raises(ConfigError, match="battery"):
+        Rover(odd)
 
 
 def test_a_profile_that_is_no_rovers_is_refused(mini: RobotProfile) -> None:

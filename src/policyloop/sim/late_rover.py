@@ -67,7 +67,16 @@ class LateRover:
         self._behind = round(conditions.observation_latency_ms * 1e6 * self.rover.steps_per_tick / self._period_ns)
         self._seen: deque[Observation] = deque(maxlen=self._behind // self.rover.steps_per_tick + 1)
         self._ordered = False
+        self._wait_for_first_picture()
+
+    def _wait_for_first_picture(self) -> None:
+        """Fill the line of pictures under way with those of the rover as it stands there."""
+        if not self._behind:
+            return
         self._pass(self._in_tick(self._behind))
+        first_ns = self._clock.now_ns() - self._in_tick(self._behind)
+        for tick in range(self._behind // self.rover.steps_per_tick + 1):
+            self._seen.append(self._look(first_ns + tick * self._period_ns))
 
     def write(self, order: TimedCommand) -> None:
         """Send a command to the motors, for the next tick."""
@@ -78,13 +87,7 @@ class LateRover:
         if self._ordered:
             self._ordered = False
             self._drive_tick()
-        if not self._behind:
-            return self._look(self._clock.now_ns())
-        if not self._seen:
-            first_ns = self._clock.now_ns() - self._in_tick(self._behind)
-            for tick in range(self._seen.maxlen or 1):
-                self._seen.append(self._look(first_ns + tick * self._period_ns))
-        return self._seen[0]
+        return self._seen[0] if self._behind else self._look(self._clock.now_ns())
 
     def _drive_tick(self) -> None:
         self._pass(self._period_ns)
