@@ -50,8 +50,8 @@ class LateRover:
 
         Args:
             place: Where.
-            rng: Draws pose and sensor noise. Conditions and jitter come from a child of it: the same seed gives the
-                same poses with and without them.
+            rng: Draws pose and sensor noise. Conditions and jitter come from a child of it: equal generators give equal
+                poses with and without them.
         """
         conditions, chance = NOMINAL, rng
         if self._randomization is not None:
