@@ -192,3 +192,14 @@ def test_every_step_of_a_streaming_fleet_is_in_the_journal_when_it_closes(short:
         sequences.setdefault(record.robot, []).append(record.sequence)
     journal.close()
     assert sequences == {"rover-0": list(range(29)), "rover-1": list(range(29))}
+
+
+def test_a_pupil_drives_while_the_teachers_proposals_are_recorded(short: RobotProfile, tmp_path: Path) -> None:
+    bundle = Store(tmp_path / "store").add(make_bundle(short, 1))
+    emitted = run(short, FleetSettings(driver="scripted", pupil=str(bundle), robots=1), tmp_path / "spools", 20)
+    teacher = run(short, FleetSettings(driver="scripted", disturb=False, robots=1), tmp_path / "spools", 20)
+    assert {step.record.action.source for step in emitted} == {"scripted"}
+    assert all("disturbed" in step.record.command.reasons for step in emitted)
+    # both begin in the same place, where the teacher proposes the same; then the untrained pupil goes its own way
+    assert emitted[0].record.action == teacher[0].record.action
+    assert emitted[0].record.command.values != teacher[0].record.command.values

@@ -21,6 +21,7 @@ from policyloop.cli.options import (
     settings_called,
     stop_on_signals,
 )
+from policyloop.errors import UsageError
 
 if TYPE_CHECKING:
     from policyloop.core.profile import RobotProfile
@@ -48,6 +49,9 @@ def sim(
     assisted: Annotated[
         int, typer.Option(min=0, help="Robots that drive the bare policy, helped by the scripted driver where stuck.")
     ] = 0,
+    pupil: Annotated[
+        str, typer.Option(help="This bundle or store drives; recorded is what the scripted driver would have done.")
+    ] = "",
     randomize: Randomize = "",
     curriculum: Annotated[
         str, typer.Option(help="Sparse arenas first, dense ones later: default, or a .toml file of levels.")
@@ -72,6 +76,8 @@ def sim(
     loaded = load_profile(profile)
     if driver not in ("scripted", "random"):
         driver = str(find_policy(Path(driver)))
+    if pupil and driver != "scripted":
+        raise UsageError(f"--pupil needs the scripted driver as its teacher, not '{driver}'", "leave --driver out")
     stop = stop_on_signals()
     settings = FleetSettings(
         driver=driver,
@@ -83,6 +89,7 @@ def sim(
         disturb=disturb,
         gate=gate_mode(gate),
         assisted=assisted,
+        pupil=pupil and str(find_policy(Path(pupil))),
         randomization=settings_called(randomize, Randomization),
         curriculum=settings_called(curriculum, CurriculumSettings),
     )

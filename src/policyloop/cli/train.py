@@ -20,7 +20,10 @@ def train(
     profile: Profile = "rover",
     learner: Annotated[
         str,
-        typer.Option(help="bc: clone demonstrations; then ppo: improve on many robots; rlpd: on one, with a teacher."),
+        typer.Option(
+            help="bc: clone demonstrations; dagger: again with each correction; ppo: improve on many robots; "
+            "rlpd: on one, with a teacher."
+        ),
     ] = "ppo",
     network: Annotated[str, typer.Option("--network", "--encoder", help="spatial, original or mlp.")] = "spatial",
     host: Host = "127.0.0.1",
@@ -30,7 +33,9 @@ def train(
     journal: Annotated[Path, typer.Option(help="Directory of the journal.")] = Path("./journal"),
     offline: Annotated[bool, typer.Option(help="Learn from the journal as it is; open no port.")] = False,
     demonstrations: Annotated[int, typer.Option(min=0, help="Clone once so many are there; 0 = do not clone.")] = 3000,
-    update_interval: Annotated[int, typer.Option(min=0, help="Steps per update; 0 = ppo 8192, rlpd 200.")] = 0,
+    update_interval: Annotated[
+        int, typer.Option(min=0, help="Steps per update; 0 = ppo 8192, dagger 2000, rlpd 200.")
+    ] = 0,
     checkpoint_interval: Annotated[int, typer.Option(min=1, help="Updates per checkpoint.")] = 10,
     checkpoint_dir: Annotated[Path, typer.Option(help="Directory of the checkpoints.")] = Path("./checkpoints"),
     tensorboard_dir: Annotated[Path, typer.Option(help="Directory of the TensorBoard run.")] = Path("./runs"),

@@ -99,6 +99,7 @@ def clone(
     *,
     generator: torch.Generator,
     device: torch.device,
+    optimizer: torch.optim.Adam | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> dict[str, float]:
     """Teach `network` to propose what the demonstrations propose; return statistics.
@@ -110,6 +111,7 @@ def clone(
         settings: Epochs, rates.
         generator: Source of the minibatch order.
         device: Where `network` lives.
+        optimizer: Of the actor's parameters, to go on with; None = a new one.
         progress: Called with (steps so far, steps in all, loss).
     """
     features = {name: torch.from_numpy(array) for name, array in demonstrations.features.items()}
@@ -119,7 +121,9 @@ def clone(
     size = min(settings.minibatch, len(learned))
     total = settings.epochs * (len(learned) // size)
     symmetric = settings.mirror and profile.camera is not None
-    optimizer = torch.optim.Adam(network.actor_parameters(), lr=settings.learning_rate)
+    optimizer = optimizer or torch.optim.Adam(network.actor_parameters())
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] = settings.learning_rate
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - 0.95 * step / total)
 
     def seen(rows: Tensor) -> Features:

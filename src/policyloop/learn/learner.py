@@ -29,6 +29,7 @@ from policyloop.convert.export import export_bundle, probe_features
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Arrays
 from policyloop.errors import ConfigError, IncompatibleError, PolicyloopError, StorageError
+from policyloop.learn.aggregation import Aggregation
 from policyloop.learn.algorithm import Algorithm, Lesson
 from policyloop.learn.bc import clone
 from policyloop.learn.checkpoint import (
@@ -60,6 +61,13 @@ _IDLE_S = 0.02
 _PARITY_OBSERVATIONS = 16
 _PATIENCE = 3
 """So many updates in a row may fail before the learner gives up."""
+
+_ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
+    "bc": OnPolicy,
+    "dagger": Aggregation,
+    "ppo": OnPolicy,
+    "rlpd": OffPolicy,
+}
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,8 +162,7 @@ class Learner:
 
     def _begin(self, saved: Checkpoint | None) -> Algorithm:
         """Return the algorithm that improves the network, as it was in a checkpoint or new."""
-        make = OffPolicy if self._settings.learner == "rlpd" else OnPolicy
-        algorithm: Algorithm = make(
+        algorithm: Algorithm = _ALGORITHMS[self._settings.learner](
             self._network,
             self._journal,
             self._normalizer,
@@ -188,7 +195,7 @@ class Learner:
         state = saved.state
         self._check_kinship(state)
         before = str(state.settings.get("learner", "ppo"))
-        if before != "bc" and (before == "rlpd") != (self._settings.learner == "rlpd"):
+        if before not in ("bc", self._settings.learner):
             raise IncompatibleError(
                 f"checkpoint {self._checkpoints} is of learner '{before}', not '{self._settings.learner}'",
                 f"add --learner {before}, or begin from its weights: --from, with another --checkpoint-dir",

@@ -15,19 +15,20 @@ __all__ = ["LearnerSettings"]
 
 _PPO_INTERVAL = 8192
 """Of the original documents."""
+_DAGGER_INTERVAL = 2000
 
 
 class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to learn, from how much, for how long."""
 
-    learner: Literal["bc", "ppo", "rlpd"] = "ppo"
+    learner: Literal["bc", "dagger", "ppo", "rlpd"] = "ppo"
     network: str = "spatial"
     device: str = "auto"
     seed: int = 0
     demonstrations: int = 3000
     """Clone once so many demonstration steps are there; 0 = do not clone."""
     update_interval: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Steps per update; 0 = the learner's own: 8192 for PPO, those of [rlpd] for RLPD."""
+    """Steps per update; 0 = the learner's own: 8192 for PPO, 2000 for DAgger, those of [rlpd] for RLPD."""
     checkpoint_interval: Annotated[int, msgspec.Meta(ge=1)] = 10
     total_updates: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Stop after so many updates; 0 = go on. The learning rate falls over this span."""
@@ -49,7 +50,8 @@ class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     @property
     def steps_per_update(self) -> int:
         """How many new steps make an update."""
-        return self.update_interval or (self.rlpd.update_interval if self.learner == "rlpd" else _PPO_INTERVAL)
+        own = {"rlpd": self.rlpd.update_interval, "dagger": _DAGGER_INTERVAL}
+        return self.update_interval or own.get(self.learner, _PPO_INTERVAL)
 
     @property
     def initial_log_std(self) -> float:

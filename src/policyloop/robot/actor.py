@@ -28,7 +28,7 @@ from policyloop.robot.watchdog import LoopWatchdog
 from policyloop.safety.arming import ArmingSwitch, ArmState
 from policyloop.safety.gate import SafetyGate
 
-__all__ = ["Actor", "TickReport"]
+__all__ = ["Actor", "Disturbance", "TickReport"]
 
 log = logging.getLogger(__name__)
 

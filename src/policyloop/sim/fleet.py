@@ -16,12 +16,13 @@ from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step
 from policyloop.link.keys import Identity
 from policyloop.link.uplink import Uplink
-from policyloop.robot.actor import Actor
+from policyloop.robot.actor import Actor, Disturbance
 from policyloop.robot.drivers import PolicyDriver
 from policyloop.robot.io import Driver
 from policyloop.robot.recorder import EpisodeSummary, Recorder
 from policyloop.runtime.reload import PolicySlot
 from policyloop.safety.gate import GateMode, SafetyGate
+from policyloop.sim.apprentice import Apprentice
 from policyloop.sim.assistance import AssistedDriver
 from policyloop.sim.curriculum import Curriculum, CurriculumSettings
 from policyloop.sim.driver import RandomDriver, ScriptedDriver
@@ -45,6 +46,7 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True):
         gate: `limits` lets a simulated robot bump into things.
         assisted: The first so many robots drive the bare policy, and the scripted driver takes over
             where it stands still.
+        pupil: This bundle or store drives, and what is recorded is what the scripted driver would have done.
         randomization: Each episode takes place under other conditions; None = under the nominal ones.
         curriculum: Each robot begins in sparse arenas and goes on to denser ones by itself; None = all arenas are what
             the profile says.
@@ -60,6 +62,7 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True):
     disturb: bool = True
     gate: GateMode = "full"
     assisted: int = 0
+    pupil: str = ""
     randomization: Randomization | None = None
     curriculum: CurriculumSettings | None = None
 
@@ -100,8 +103,9 @@ class Fleet:
         self._profile, self._settings, self._emit = profile, settings, emit
         self._identity, self._gateway_key = identity, gateway_key
         self._slot: PolicySlot | None = None
-        if settings.driver not in ("scripted", "random"):
-            self._slot = PolicySlot(Path(settings.driver), profile)
+        follows = settings.pupil or (settings.driver if settings.driver not in ("scripted", "random") else "")
+        if follows:
+            self._slot = PolicySlot(Path(follows), profile)
         self._members = [self._member(index, spool_directory) for index in range(settings.robots)]
         self.steps = 0
 
@@ -131,16 +135,20 @@ class Fleet:
             randomization=settings.randomization,
             world=None if curriculum is None else lambda: curriculum.world(recorder.episodes),
         )
-        disturb = Bursts(profile, rng) if settings.disturb and settings.driver == "scripted" else None
         gate = SafetyGate(profile, settings.gate)
         driver = self._driver(rng, assisted=index < settings.assisted)
+        disturb: Disturbance | None = driver if isinstance(driver, Apprentice) else None
+        if disturb is None and settings.disturb and settings.driver == "scripted":
+            disturb = Bursts(profile, rng)
         actor = Actor(profile, robot, robot, driver, gate, recorder, clock, disturb=disturb)
         return _Member(actor, recorder, uplink, curriculum)
 
     def _driver(self, rng: np.random.Generator, *, assisted: bool) -> Driver:
         if self._slot is not None:
-            explore = self._settings.explore and not assisted
+            explore = self._settings.explore and not (assisted or self._settings.pupil)
             driver = PolicyDriver(self._slot, len(self._profile.action), rng if explore else None)
+            if self._settings.pupil:
+                return Apprentice(driver, ScriptedDriver(self._profile))
             return AssistedDriver(driver, ScriptedDriver(self._profile), self._profile) if assisted else driver
         return (
             ScriptedDriver(self._profile) if self._settings.driver == "scripted" else RandomDriver(self._profile, rng)

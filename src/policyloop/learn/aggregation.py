@@ -1,0 +1,112 @@
+"""DAgger's half of the learner: clone again whenever teachers have shown more (Ross et al., 1011.0686)."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from policyloop.core.normalizer import Normalizer
+from policyloop.learn.algorithm import Lesson
+from policyloop.learn.bc import clone
+from policyloop.learn.demonstrations import DAMAGE, DEMONSTRATORS, load_demonstrations, newest_demonstrations
+from policyloop.learn.feed import FeedState
+from policyloop.learn.networks import ActorCritic
+from policyloop.learn.scores import Scores
+from policyloop.learn.settings import LearnerSettings
+from policyloop.learn.teachers import Teachers
+from policyloop.link.journal import Journal
+
+__all__ = ["Aggregation"]
+
+_SHOWN = 16
+"""Observations that are kept for the export's check."""
+
+
+class Aggregation:
+    """Waits for new demonstrations and clones all that there are, from where the network stands; see `Algorithm`.
+
+    Args:
+        network: Improved in place.
+        journal: Where steps are.
+        normalizer: Applied to proprioception.
+        settings: The learner's.
+        teachers: What they showed before is in the clone already.
+        generator: Source of all randomness.
+        device: Where the network lives.
+        state: Where in the journal to go on.
+    """
+
+    def __init__(
+        self,
+        network: ActorCritic,
+        journal: Journal,
+        normalizer: Normalizer,
+        settings: LearnerSettings,
+        teachers: Teachers,
+        *,
+        generator: torch.Generator,
+        device: torch.device,
+        state: FeedState | None,
+    ) -> None:
+        self._network, self._journal, self._normalizer, self._settings = network, journal, normalizer, settings.bc
+        self._generator, self._device = generator, device
+        self.optimizer = torch.optim.Adam(network.actor_parameters(), lr=settings.bc.learning_rate)
+        self.scores = Scores()
+        self.ledger: Counter[str] = Counter({} if state is None else state.ledger)
+        self.ready = 0
+        self._read = teachers.cloned_until if state is None else max(state.read, teachers.cloned_until)
+        self._state = self._here()
+
+    def _here(self) -> FeedState:
+        return FeedState(position=self._read, read=self._read, ledger=dict(self.ledger))
+
+    @property
+    def state(self) -> FeedState:
+        """See `Algorithm`."""
+        return self._state
+
+    def advance(self, version: int, wanted: int) -> bool:
+        """See `Algorithm`; every version's mistakes are worth correcting."""
+        while self.ready < wanted:
+            if self._read >= self._journal.next:
+                return False
+            try:
+                record = self._journal.header(self._read)
+            except DAMAGE:
+                self.ledger["damaged"] += 1
+            else:
+                self.scores.keep(f"{record.robot}/{record.boot}", record)
+                shown = record.action.source in DEMONSTRATORS
+                self.ledger["demonstration" if shown else "undrawn"] += 1
+                self.ready += shown
+            self._read += 1
+        return True
+
+    def learn(self, update: int, done: float) -> Lesson:
+        """See `Algorithm`."""
+        steps, self.ready = self.ready, 0
+        self._state = self._here()
+        positions = newest_demonstrations(self._journal, stop=self._read)
+        demonstrations = load_demonstrations(self._journal, self._normalizer, positions)
+        statistics = clone(
+            self._network,
+            demonstrations,
+            self._journal.profile,
+            self._settings,
+            generator=self._generator,
+            device=self._device,
+            optimizer=self.optimizer,
+        )
+        rows = np.linspace(0, len(demonstrations) - 1, _SHOWN).astype(int)
+        inputs = [{name: array[row] for name, array in demonstrations.features.items()} for row in rows]
+        return Lesson({f"bc_{name}": number for name, number in statistics.items()}, steps, inputs)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `Algorithm`."""
+        return {}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """See `Algorithm`."""
