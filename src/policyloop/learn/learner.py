@@ -150,6 +150,9 @@ class Learner:
             read=saved.state.feed.read if saved is not None and saved.state.cloned else 0,
         )
         only_cloned = saved is not None and saved.state.settings.get("learner") == "bc"
+        if only_cloned:
+            with torch.no_grad():
+                self._network.log_std.fill_(settings.initial_log_std)
         self._algorithm = self._begin(None if only_cloned else saved)
         self._checkpointed = -1 if saved is None else saved.state.update
         self._overdue = False
