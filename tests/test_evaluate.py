@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 import torch
 
@@ -18,10 +17,8 @@ from policyloop.evaluate import (
     EVALUATION_ARENAS,
     BorrowedPolicy,
     EvaluationReport,
-    bootstrap_interval,
     drive_episode,
     evaluate,
-    interquartile_mean,
     summarise,
 )
 from policyloop.learn.networks import ActorCritic, make_network
@@ -72,43 +69,6 @@ def summary(
     score: float, *, collided: bool = False, distance_m: float = 1.0, gated: int = 0, steps: int = 300
 ) -> EpisodeSummary:
     return EpisodeSummary(steps=steps, score=score, collided=collided, distance_m=distance_m, gated=gated)
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([5.0], 5.0),
-        ([1.0, 3.0], 2.0),
-        ([1.0, 2.0, 9.0], 4.0),
-        ([100.0, 2.0, -50.0, 4.0], 3.0),
-        ([8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0], 4.5),
-        ([0.0, 0.0, 10.0, 20.0, 30.0, 1e9, -1e9, 40.0], 15.0),  # the middle four: 0, 10, 20, 30
-    ],
-)
-def test_interquartile_mean_by_hand(values: list[float], expected: float) -> None:
-    assert interquartile_mean(values) == pytest.approx(expected)
-    assert interquartile_mean(values[::-1]) == pytest.approx(expected)
-
-
-def test_the_bootstrap_interval_of_equal_values_is_that_value() -> None:
-    assert bootstrap_interval([7.0] * 20) == (7.0, 7.0)
-
-
-def test_the_bootstrap_interval_is_that_of_the_mean() -> None:
-    values = np.random.default_rng(1).normal(100, 20, 400)
-    low, high = bootstrap_interval(values.tolist())
-    # for a mean of 400 values of deviation 20: +-1.96 * 20 / sqrt(400)
-    half = 1.96 * values.std() / math.sqrt(400)
-    assert low == pytest.approx(values.mean() - half, abs=0.25)
-    assert high == pytest.approx(values.mean() + half, abs=0.25)
-
-
-def test_the_bootstrap_interval_lies_within_the_values_and_widens_with_their_spread() -> None:
-    narrow, wide = bootstrap_interval([9.0, 10.0, 11.0, 10.0]), bootstrap_interval([0.0, 10.0, 20.0, 10.0])
-    assert 9 <= narrow[0] < 10 < narrow[1] <= 11
-    assert wide[0] < narrow[0]
-    assert wide[1] > narrow[1]
-    assert bootstrap_interval([9.0, 10.0, 11.0, 10.0]) == narrow
 
 
 def test_a_report_reduces_episodes_by_hand() -> None:

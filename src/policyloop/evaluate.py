@@ -23,14 +23,13 @@ from policyloop.safety.gate import GateMode, SafetyGate
 from policyloop.sim.driver import RandomDriver, ScriptedDriver
 from policyloop.sim.randomization import Randomization
 from policyloop.sim.robot import SimulatedRobot
+from policyloop.statistics import bootstrap_interval, interquartile_mean
 from policyloop.walking import WALKS, WalkConditions, walk
 
-__all__ = ["EVALUATION_ARENAS", "BorrowedPolicy", "EvaluationReport", "evaluate", "interquartile_mean"]
+__all__ = ["EVALUATION_ARENAS", "BorrowedPolicy", "EvaluationReport", "evaluate"]
 
 EVALUATION_ARENAS = 1_000_000
 """First arena seed of record; no training or tuning uses seeds from here on."""
-
-_BOOTSTRAP_DRAWS = 2000
 
 
 class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,22 +55,6 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     distance_m: float
     interventions: float
     randomized: bool = False
-
-
-def interquartile_mean(values: Sequence[float]) -> float:
-    """Return the mean of the middle half (Agarwal et al., 2108.13264)."""
-    ordered = sorted(values)
-    cut = len(ordered) // 4
-    middle = ordered[cut : len(ordered) - cut]
-    return sum(middle) / len(middle)
-
-
-def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of the mean."""
-    rng = np.random.default_rng(0)
-    draws = rng.choice(np.asarray(values), (_BOOTSTRAP_DRAWS, len(values))).mean(axis=1)
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)
 
 
 class BorrowedPolicy:
@@ -199,7 +182,7 @@ def summarise(
         return_mean=float(np.mean(returns)),
         return_ci=bootstrap_interval(returns) if len(returns) > 1 else None,
         return_median=float(np.median(returns)),
-        return_iqm=interquartile_mean(returns),
+        return_iqm=float(interquartile_mean(returns)),
         returns=tuple(returns),
         collision_rate=float(np.mean([summary.collided for summary in summaries])),
         distance_m=float(np.mean([summary.distance_m for summary in summaries])),

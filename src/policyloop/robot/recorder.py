@@ -15,7 +15,7 @@ from policyloop.core.profile import RobotProfile
 from policyloop.core.reward import reward_terms
 from policyloop.core.step import Action, Command, Observation, Stamps, Step, StepRecord
 
-__all__ = ["EpisodeSummary", "Recorder"]
+__all__ = ["EpisodeSummary", "Recorder", "gate_acted"]
 
 
 class EpisodeSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +29,11 @@ class EpisodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Driven forward."""
     gated: int
     """Steps in which the gate changed the proposal for lack of room or data."""
+
+
+def gate_acted(command: Command) -> bool:
+    """Tell whether the gate changed a proposal for lack of room or data, not only kept it within limits."""
+    return any(reason not in ("limits", "slew", "disturbed") for reason in command.reasons)
 
 
 class _Pending(msgspec.Struct, frozen=True):
@@ -89,7 +94,7 @@ class Recorder:
         terms = reward_terms(profile.reward, outcome)
         self._score += sum(terms.values())
         self._distance_m += max(outcome.linear_mps, 0.0) / profile.rates.control_hz
-        self._gated += any(reason not in ("limits", "slew", "disturbed") for reason in pending.command.reasons)
+        self._gated += gate_acted(pending.command)
         ended = terminated or truncated
         if self._emit is not None:
             self._emit(
