@@ -44,10 +44,10 @@ def quick(quick_file: Path) -> RobotProfile:
 
 @pytest.fixture(scope="module")
 def policies(quick: RobotProfile, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bundles of policies that drive straight on at one speed each: `slow`, `fast` and `reckless`."""
+    """Bundles of policies that drive straight on at one speed each: `slow`, `fast` and `faster`."""
     folder = tmp_path_factory.mktemp("policies")
     low, high = quick.action[0].low, quick.action[0].high
-    for version, (name, speed_mps) in enumerate({"slow": 0.05, "fast": 0.2, "reckless": 0.58}.items(), 1):
+    for version, (name, speed_mps) in enumerate({"slow": 0.05, "fast": 0.2, "faster": 0.3}.items(), 1):
         torch.manual_seed(0)
         network = make_network("spatial", quick)
         head = network.actor["head"][-1]
@@ -112,17 +112,6 @@ def test_who_is_not_better_changes_nothing(promote: Call, store: Store, policies
     assert (store.current, len(store.versions())) == (before, 1)
 
 
-def test_who_scores_better_and_touches_things_is_refused_for_safety(
-    promote: Call, store: Store, policies: Path
-) -> None:
-    before = store.current
-    code, out, err = promote(policies / "reckless", "--episodes", 24, *ARENAS[2:])
-    assert code == 6, out
-    assert "who scores better is less safe" in err
-    assert "a collision or fall in" in out
-    assert (store.current, len(store.versions())) == (before, 1)
-
-
 def test_a_dry_run_changes_nothing_and_takes_bare_networks(
     promote: Call, store: Store, policies: Path, tmp_path: Path
 ) -> None:
@@ -156,7 +145,7 @@ def test_a_version_that_failed_or_is_too_old_does_not_even_drive(
     code, out, err = promote(policies / "fast", *ARENAS)
     assert (code, out, "it fell off the table" in err) == (6, "", True)
     store.add(Bundle(opened.manifest, opened.files).revised(version=9))
-    code, out, err = promote(policies / "reckless", *ARENAS)
+    code, out, err = promote(policies / "faster", *ARENAS)
     assert (code, out, "version 3 is older than 9" in err) == (5, "", True)
 
 
@@ -187,27 +176,39 @@ def test_a_signature_that_a_candidate_came_with_is_kept(
     assert open_bundle(store.current, quick, trusted).signer == "ada"
 
 
-def record(journal: Journal, bundle: Path, episodes: int, make_step: Callable[..., Step], forward_mps: float) -> None:
-    """Append episodes of ten steps that a policy drove without exploration, at some speed."""
-    policy = Policy.load(bundle, journal.profile)
-    for episode in range(episodes):
-        for index in range(10):
-            step = make_step(journal.profile, 10 * episode + index, episode, index, robot=bundle.name)
-            step.observation["proprio"][journal.profile.proprio_index("min_forward_dist")] = 1.0
-            action = policy.act(Observation(step.observation, 0))
-            step = make_step(
-                journal.profile,
-                10 * episode + index,
-                episode,
-                index,
-                robot=bundle.name,
-                action=action,
-                observation=step.observation,
-                reward_terms={"forward": 2 * forward_mps + 0.01 * (episode % 3)},
-                truncated=index == 9,
-            )
-            journal.append(encode_step(step, journal.profile))
-    policy.close()
+Record = Callable[..., None]
+
+
+@pytest.fixture
+def record(make_step: Callable[..., Step]) -> Record:
+    """Return `record(journal, bundle, episodes, hits=0)`: ten steps each, without exploration.
+
+    Every step earns as many points as the bundle's version has; the first episodes end by a collision.
+    """
+
+    def write(journal: Journal, bundle: Path, episodes: int, hits: int = 0) -> None:
+        profile, policy = journal.profile, Policy.load(bundle, journal.profile)
+        observation = make_step(profile).observation
+        observation["proprio"][profile.proprio_index("min_forward_dist")] = 1.0
+        action = policy.act(Observation(observation, 0))
+        policy.close()
+        for episode in range(episodes):
+            for index in range(10):
+                step = make_step(
+                    profile,
+                    10 * episode + index,
+                    episode,
+                    index,
+                    robot=bundle.name,
+                    action=action,
+                    observation=observation,
+                    reward_terms={"forward": policy.version + 0.01 * (episode % 3)},
+                    terminated=index == 9 and episode < hits,
+                    truncated=index == 9 and episode >= hits,
+                )
+                journal.append(encode_step(step, profile))
+
+    return write
 
 
 @pytest.mark.parametrize(("episodes", "code"), [(10, 0), (9, 1)])
@@ -218,12 +219,12 @@ def test_recorded_episodes_decide_if_there_are_ten(
     store: Store,
     policies: Path,
     quick: RobotProfile,
-    make_step: Callable[..., Step],
+    record: Record,
     tmp_path: Path,
 ) -> None:
     journal = Journal(tmp_path / "journal", quick, writable=True)
-    record(journal, policies / "slow", 12, make_step, 0.05)
-    record(journal, policies / "fast", episodes, make_step, 0.2)
+    record(journal, policies / "slow", 12)
+    record(journal, policies / "fast", episodes)
     journal.close()
     ended, out, err = promote(policies / "fast", "--journal", tmp_path / "journal", "--json")
     assert ended == code, err
@@ -234,6 +235,20 @@ def test_recorded_episodes_decide_if_there_are_ten(
     assert report["policies"][1]["verdict"] == ("better" if code == 0 else "too few")
     assert store.current is not None
     assert store.current.name.startswith("000002-" if code == 0 else "000001-")
+
+
+def test_who_scores_better_and_touches_things_is_refused_for_safety(
+    promote: Call, store: Store, policies: Path, quick: RobotProfile, record: Record, tmp_path: Path
+) -> None:
+    before = store.current
+    journal = Journal(tmp_path / "journal", quick, writable=True)
+    record(journal, policies / "slow", 12)
+    record(journal, policies / "fast", 12, hits=6)
+    journal.close()
+    code, out, err = promote(policies / "fast", "--journal", tmp_path / "journal")
+    assert (code, "who scores better is less safe" in err) == (6, True)
+    assert "unsafe: a collision or fall in 50% of its episodes, of the incumbent's in 0%" in out
+    assert (store.current, len(store.versions())) == (before, 1)
 
 
 def test_a_script_cannot_be_judged_by_what_was_recorded(
