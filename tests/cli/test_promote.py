@@ -95,7 +95,7 @@ def test_who_is_clearly_better_becomes_current(promote: Call, store: Store, poli
     assert report["chosen"] == fast["policy"] == str(policies / "fast")
     # 0.15 m/s more for two seconds and a half at 2 per m/s and tick: 7.5, less what it costs to come close to things
     assert 3 < fast["difference_ci"][0] <= fast["difference"] <= 7.5
-    assert fast["probability_of_improvement"] == 1
+    assert fast["probability_of_improvement"] > 0.5
     assert (fast["episodes"], fast["collision_rate"]) == (12, 0)
     assert store.current is not None
     assert store.current.name == report["promoted"]

@@ -72,3 +72,9 @@ def test_the_blocking_itself_works() -> None:
     result = run("import policyloop.learn.networks")
     assert result.returncode != 0
     assert "torch" in result.stderr
+
+
+def test_a_plan_is_made_without_torch() -> None:
+    result = run(COMMAND, "plan")
+    assert result.returncode == 0, result.stderr
+    assert "from a table: docs/planning.md" in result.stdout

@@ -78,8 +78,8 @@ def _options(
 
 
 _COMMANDS = (
-    "bundle calibrate chaos convert demo deploy doctor evaluate example export gateway import_ journal keys promote "
-    "robot run sim store toolkit train"
+    "bundle calibrate chaos convert demo deploy doctor evaluate example export gateway import_ journal keys plan "
+    "promote robot run sim store toolkit train"
 )
 for _command in _COMMANDS.split():
     import_module(f"policyloop.cli.{_command}")

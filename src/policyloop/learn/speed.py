@@ -1,0 +1,63 @@
+"""How fast this machine learns: real updates of the real network, on made-up steps, for a moment."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from policyloop.core.features import feature_specs
+from policyloop.core.profile import RobotProfile
+from policyloop.learn.device import choose_device, keep_freed_memory
+from policyloop.learn.networks import SCAN_COLUMNS, Features, make_network
+from policyloop.learn.ppo import PpoSettings, make_optimizer, ppo_update
+from policyloop.learn.rollout import Rollout
+
+__all__ = ["measure_passes_per_s"]
+
+_FEWEST_STEPS = 8
+
+
+def measure_passes_per_s(
+    profile: RobotProfile, network_name: str = "spatial", device_name: str = "auto", seconds: float = 0.3
+) -> float:
+    """Return how many steps a second go forward and backward through the network in PPO's update.
+
+    Minibatches grow until one takes half of `seconds`, or is as large as PPO's own; a GPU needs large ones. The fastest
+    counts: other work on the machine only slows.
+
+    Args:
+        profile: The robot's.
+        network_name: Of `make_network`.
+        device_name: auto, cpu or cuda.
+        seconds: About how long to try.
+    """
+    device, settings = choose_device(device_name), PpoSettings(epochs=1)
+    keep_freed_memory()
+    network = make_network(network_name, profile).to(device)
+    optimizer, generator = make_optimizer(network, settings), torch.Generator()
+    steps, fastest = _FEWEST_STEPS, 0.0
+    while True:
+        rollout = _made_up(profile, steps, device)
+        ppo_update(network, optimizer, rollout, settings, generator=generator)  # first calls choose algorithms
+        started_s = time.perf_counter()
+        ppo_update(network, optimizer, rollout, settings, generator=generator)  # ends with numbers on the CPU
+        took_s = time.perf_counter() - started_s
+        fastest = max(fastest, steps / took_s)
+        if took_s >= seconds / 2 or steps >= settings.minibatch:
+            return fastest
+        steps *= 2
+
+
+def _made_up(profile: RobotProfile, steps: int, device: torch.device) -> Rollout:
+    features: Features = {}
+    for name, spec in feature_specs(profile).items():
+        if spec.dtype == "uint8":
+            features[name] = torch.randint(0, 256, (steps, *spec.shape), dtype=torch.uint8, device=device)
+        else:
+            features[name] = torch.randn(steps, *spec.shape, device=device)
+    if profile.camera is not None:
+        features["scan"] = torch.rand(steps, SCAN_COLUMNS, device=device)
+    actions = torch.zeros(steps, len(profile.action), device=device)
+    numbers = torch.randn(steps, device=device)
+    return Rollout(features, actions, torch.zeros_like(numbers), actions, actions, numbers, numbers)
