@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from policyloop.promotion import Contender, Drive, Judgement, PromotionRule, Standing, judge
+from policyloop.promotion import Contender, Drive, Judgement, PromotionRule, Standing, judge, merit
 
 RULE = PromotionRule()
 UNPAIRED = PromotionRule(paired=False)
@@ -150,6 +150,24 @@ def test_of_several_the_best_is_chosen() -> None:
     assert result.chosen == "best"
     assert not result.refused_for_safety
     assert [found.verdict for found in result.standings] == ["incumbent", "not better", "better", "unsafe", "better"]
+
+
+def test_among_clearly_better_ones_the_worst_episodes_decide() -> None:
+    steady = [score + 60 for score in SCORES]
+    brilliant = [score + 80 for score in SCORES[1:]]
+    result = judge(
+        Contender("old", drives(SCORES)),
+        [Contender("steady", drives(steady)), Contender("brilliant", drives([-300.0, *brilliant]))],
+        RULE,
+    )
+    assert [found.verdict for found in result.standings[1:]] == ["better", "better"]
+    assert result.standings[2].return_iqm > result.standings[1].return_iqm
+    assert result.chosen == "steady"
+
+
+def test_a_collision_has_its_price() -> None:
+    assert merit(200.0, 0.25) == 175.0
+    assert merit(191.0, 0.0) > merit(200.0, 0.1)
 
 
 def test_the_more_candidates_the_clearer_one_must_be() -> None:

@@ -30,10 +30,13 @@ from policyloop.statistics import (
     probability_of_improvement,
 )
 
-__all__ = ["Contender", "Drive", "Judgement", "PromotionRule", "Standing", "Verdict", "judge"]
+__all__ = ["Contender", "Drive", "Judgement", "PromotionRule", "Standing", "Verdict", "judge", "merit"]
 
 Verdict = Literal["incumbent", "better", "not better", "unsafe", "too few"]
 """`unsafe` is a candidate that its score would have promoted; `too few` speaks of its episodes or the incumbent's."""
+
+COLLISION_PRICE = 100.0
+"""Points. A policy that fails in one episode more of ten must do ten better in the mean."""
 
 _FEWEST = 2
 """Episodes without which there is no interval at all."""
@@ -141,9 +144,17 @@ def judge(incumbent: Contender, candidates: Sequence[Contender], rule: Promotion
     confidence = 1 - (1 - rule.confidence) / len(candidates)
     standings = [_standing(candidate, incumbent, rule, confidence) for candidate in candidates]
     better = [standing for standing in standings if standing.verdict == "better"]
-    best = max(better, key=lambda standing: standing.difference or 0.0, default=None)
+    best = max(better, key=lambda found: merit(found.return_mean or 0.0, found.collision_rate or 0.0), default=None)
     first = msgspec.structs.replace(_summary(incumbent, rule), verdict="incumbent")
     return Judgement(standings=(first, *standings), chosen=None if best is None else best.policy)
+
+
+def merit(return_mean: float, collision_rate: float) -> float:
+    """Return what ranks policies among themselves: the mean return, less what a collision should cost.
+
+    Not the interquartile mean: policies of one training differ in their worst episodes, and it does not see them.
+    """
+    return return_mean - COLLISION_PRICE * collision_rate
 
 
 def _summary(contender: Contender, rule: PromotionRule) -> Standing:

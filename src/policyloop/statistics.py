@@ -23,7 +23,7 @@ __all__ = [
     "probability_of_improvement",
 ]
 
-_DRAWS = 10_000
+_DRAWS = 4000
 _SEED = 0
 
 Floats = NDArray[np.float64]

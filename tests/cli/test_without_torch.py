@@ -12,7 +12,7 @@ BLOCKED = "import sys\nfor name in ('torch', 'onnx', 'safetensors', 'tensorboard
 IMPORT_ALL = """
 import importlib, pkgutil
 import policyloop
-names = ["policyloop.errors", "policyloop.config", "policyloop.evaluate", "policyloop.cli"]
+names = ["policyloop." + name for name in ("errors", "config", "evaluate", "drives", "plan", "cli")]
 for package in ("core", "wire", "link", "bundle", "runtime", "safety", "robot", "sim"):
     folder = importlib.import_module("policyloop." + package)
     found = [module.name for module in pkgutil.iter_modules(folder.__path__, folder.__name__ + ".")]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from policyloop.deploy.promote import Contest, PromotionReport
     from policyloop.promotion import PromotionRule, Standing
 
-_HEADINGS = ("policy", "IQM", "mean", "hits", "human", "metres", "gated", "difference", "wins")
+_HEADINGS = ("IQM", "mean", "hits", "human", "metres", "gated", "nearest", "difference", "wins")
 _PLAIN_WIDTH = 110
 """Columns where nobody says how wide the page is."""
 
@@ -107,8 +107,9 @@ def _show(report: PromotionReport) -> None:
     where = "recorded episodes" if report.arena_seed is None else f"the same arenas from seed {report.arena_seed}"
     typer.echo(f"{report.profile}, {where}, gate {report.gate}, intervals at {report.confidence:.0%}")
     table = Table(box=SIMPLE)
+    table.add_column("policy", overflow="fold")
     for heading in _HEADINGS:
-        table.add_column(heading, justify="right" if heading != "policy" else "left", no_wrap=heading != "policy")
+        table.add_column(heading, justify="right", no_wrap=True)
     for standing in report.policies:
         table.add_row(*_cells(standing))
     console = Console()
@@ -133,6 +134,7 @@ def _cells(standing: Standing) -> tuple[str, ...]:
         _share(standing.taken_over_rate),
         _number(standing.distance_m),
         _number(standing.interventions),
+        "-" if standing.clearance_m is None else f"{standing.clearance_m:.2f} m",
         _number(standing.difference, standing.difference_ci),
         _share(standing.probability_of_improvement),
     )

@@ -21,6 +21,7 @@ from policyloop.bundle.store import Store
 from policyloop.demo.processes import Crew
 from policyloop.errors import ConnectionFailed, PolicyloopError, StorageError, UsageError
 from policyloop.evaluate import EVALUATION_ARENAS, EvaluationReport
+from policyloop.promotion import merit
 
 __all__ = ["DemoResult", "DemoSettings", "run_loop"]
 
@@ -260,7 +261,11 @@ def _checkpoints(out: Path) -> list[Path]:
 
 
 def _choose(settings: DemoSettings, stop: threading.Event, phases: _Phases) -> tuple[Path, Path]:
-    """Return the first policy and the best of the newest ones, by driving validation arenas."""
+    """Return the first policy and the best of the newest ones, by driving validation arenas.
+
+    They are ranked as `policyloop promote` ranks. Who stands first is shown even if it is not clearly better than the
+    clone: a demo shows what was learned.
+    """
     checkpoints = _checkpoints(settings.out)
     if not checkpoints:
         raise PolicyloopError("the trainer left no checkpoint", "give it more --minutes")
@@ -270,15 +275,11 @@ def _choose(settings: DemoSettings, stop: threading.Event, phases: _Phases) -> t
         for path in candidates
     }
     reports = dict(_evaluations(settings, jobs, stop, lambda done: phases.tell("choosing", done, len(jobs))))
-    best = max(candidates, key=lambda path: _merit(reports[path.name]))
+    found = {name: merit(report.return_mean, report.collision_rate) for name, report in reports.items()}
+    best = max(candidates, key=lambda path: found[path.name])
     shutil.rmtree(settings.out / "best", ignore_errors=True)
     shutil.copytree(best / "bundle", settings.out / "best")
     return checkpoints[0] / "bundle", settings.out / "best"
-
-
-def _merit(report: EvaluationReport) -> float:
-    """Return, less what a collision should cost."""
-    return report.return_mean - 100 * report.collision_rate
 
 
 def _evaluate(
