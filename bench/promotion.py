@@ -1,6 +1,6 @@
 """How often `policyloop promote` errs: real episodes, shuffled so that nobody is better, or better by a known amount.
 
-    python bench/promotion.py DEMO... [--arenas 100] [--contests 300] [--gate full]
+    python bench/promotion.py DEMO... [--arenas 100] [--contests 200] [--gate full]
 
 The policies of each demo (its first checkpoint and its newest six) drive the same arenas once. A contest draws some
 of those arenas; in each of them the policies' episodes are dealt out anew, so that candidate and incumbent are
@@ -75,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demos", type=Path, nargs="+")
     parser.add_argument("--arenas", type=int, default=100)
-    parser.add_argument("--contests", type=int, default=300)
+    parser.add_argument("--contests", type=int, default=200)
     parser.add_argument("--gate", choices=("full", "limits"), default="full")
     parser.add_argument("--profile", default="rover-mini")
     arguments = parser.parse_args()
@@ -87,7 +87,7 @@ def main() -> None:
         arenas = range(ARENAS, ARENAS + arguments.arenas)
         table = drive_arenas(profile, chosen, arenas, arguments.gate, processes=os.cpu_count() or 1)
         print(f"{demo}: means {', '.join(f'{np.mean([drive.score for drive in row]):.0f}' for row in table)}")
-        for candidates, episodes in ((1, 20), (1, 50), (1, 100), (len(table) - 1, 50)):
+        for candidates, episodes in ((1, 20), (1, 50), (len(table) - 1, 50)):
             shares = [promoted(table, points, candidates, episodes, arguments.contests) for points in POINTS]
             said = ", ".join(f"+{points} {rule:.1%}" for points, (rule, _) in zip(POINTS, shares, strict=True))
             print(
