@@ -7,8 +7,25 @@ import pytest
 
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.errors import UsageError
+from policyloop.learn.bc import BcSettings
+from policyloop.learn.ppo import PpoSettings
+from policyloop.learn.rlpd import RlpdSettings
+from policyloop.learn.settings import LearnerSettings
 from policyloop.measured import NEEDED
-from policyloop.plan import Plan, Situation, duration, fitting_learner, make_plan
+from policyloop.plan import (
+    CHECKPOINT_UPDATES,
+    CRITIC_UPDATES,
+    MAX_STALENESS,
+    PASSES_PER_STEP,
+    PROBATION_S,
+    UPDATE_INTERVAL,
+    Plan,
+    Situation,
+    duration,
+    fitting_learner,
+    make_plan,
+)
+from policyloop.runtime.health import SwapSettings
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +109,28 @@ def test_a_good_policy_comes_after_the_steps_of_the_table(rover: RobotProfile) -
     low, high = NEEDED["rlpd"].steps
     plan = make_plan(rover, ppo(learner="rlpd", passes_per_s=1e6))
     assert after(plan, "a good policy") == (low / 10, high / 10)
-    # a minibatch of 256 for each step
-    plan = make_plan(rover, ppo(learner="rlpd", passes_per_s=256.0))
+    # a minibatch of 128 for each step
+    plan = make_plan(rover, ppo(learner="rlpd", passes_per_s=128.0))
     assert after(plan, "a good policy") == (low, high)
-    assert "it needs 2560 passes a second and makes 256" in " ".join(plan.warnings)
+    assert "it needs 1280 passes a second and makes 128" in " ".join(plan.warnings)
     assert after(make_plan(rover, ppo(learner="bc", demonstrations=6000)), "a good policy")[0] == 1200
     assert after(make_plan(rover, ppo(learner="bc", demonstrations=2000)), "a good policy")[0] == pytest.approx(1200)
+
+
+def test_rlpd_ships_a_policy_every_two_hundred_steps(rover: RobotProfile) -> None:
+    plan = make_plan(rover, ppo(learner="rlpd", passes_per_s=2560.0, demonstrations=600))
+    # 60 s of demonstrations, ten passes over each; then 20 s of driving, and 200 minibatches of 128
+    start_s = 60 + 6000 / 2560
+    assert (plan.collect_s, plan.update_s, plan.keeps_up, plan.staleness) == (20, 10, True, 0)
+    assert after(plan, "the first update is done")[0] == pytest.approx(start_s + 20 + 10)
+    assert after(plan, "the tenth update, a checkpoint")[0] == pytest.approx(start_s + 10 * 20 + 10)
+    assert not any(milestone.what == "an update changes the clone" for milestone in plan.milestones)
+
+
+def test_an_interval_of_ones_own(rover: RobotProfile) -> None:
+    plan = make_plan(rover, ppo(update_interval=2048))
+    assert (plan.collect_s, plan.update_s) == (204.8, 81.92)
+    assert "2048 steps at a time" in plan.warnings[0]
 
 
 def test_bytes_by_hand(rover: RobotProfile, mini: RobotProfile, lite3: RobotProfile) -> None:
@@ -165,6 +198,21 @@ def test_without_a_measurement_a_table_is_used_and_named(
     assert [plan.passes_per_s for plan in plans] == [pytest.approx(100), pytest.approx(3200), 55_000]
     assert all("table" in plan.passes_source for plan in plans)
     assert make_plan(rover, ppo()).passes_source == "measured on this machine just now"
+
+
+def test_a_plan_uses_the_learners_own_settings() -> None:
+    bc, ppo_, rlpd = BcSettings(), PpoSettings(), RlpdSettings()
+    actor_passes = rlpd.minibatch * rlpd.critic_steps / rlpd.actor_interval
+    assert (PASSES_PER_STEP["bc"], PASSES_PER_STEP["ppo"], PASSES_PER_STEP["rlpd"]) == (
+        bc.epochs,
+        ppo_.epochs,
+        actor_passes,
+    )
+    for learner in ("ppo", "rlpd"):
+        assert UPDATE_INTERVAL[learner] == LearnerSettings(learner=learner).steps_per_update
+    assert (LearnerSettings().max_staleness, ppo_.critic_warmup_updates) == (MAX_STALENESS, CRITIC_UPDATES)
+    assert LearnerSettings().checkpoint_interval == CHECKPOINT_UPDATES
+    assert SwapSettings().probation_s == PROBATION_S
 
 
 def test_milestones_come_in_order(rover: RobotProfile) -> None:

@@ -7,7 +7,7 @@ yet. Pure: whoever can measure how fast this machine learns passes it in.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -37,8 +37,11 @@ MANY_ROBOTS = 64
 """From so many at once on-policy learning is cheap: data is no longer what one waits for."""
 
 
-PASSES_PER_STEP: dict[str, float] = {"bc": 10, "ppo": 4, "rlpd": 256, "simulated": 4}
-"""How often each step is learned from: epochs of `BcSettings` and `PpoSettings`; RLPD's minibatch once per step."""
+PASSES_PER_STEP: dict[str, float] = {"bc": 10, "ppo": 4, "rlpd": 128, "simulated": 4}
+"""How often pictures go through the network for each step: epochs of `BcSettings` and `PpoSettings`; one minibatch of
+the actor's in `RlpdSettings`, whose critics see none."""
+UPDATE_INTERVAL = {"bc": 1, "ppo": 8192, "rlpd": 200, "simulated": 1}
+"""Steps of an update (`LearnerSettings.steps_per_update`)."""
 
 CRITIC_UPDATES = 3
 """First updates of PPO after a clone that leave the policy alone (`PpoSettings.critic_warmup_updates`)."""
@@ -58,7 +61,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
         rate_hz: Steps a second of each robot; 0 = the profile's.
         robots: That drive at the same time, real ones or simulated ones in real time.
         learner: auto = the one that fits.
-        update_interval: Steps of an update of PPO.
+        update_interval: Steps of an update; 0 = the learner's own.
         demonstrations: Steps to clone first; 0 = no clone.
         sim_robots: Simulated robots that could drive instead.
         passes_per_s: Steps a second through the network, forward and backward; None = from a table.
@@ -69,12 +72,21 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     rate_hz: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     robots: Annotated[int, msgspec.Meta(ge=1)] = 1
     learner: Choice = "auto"
-    update_interval: Annotated[int, msgspec.Meta(ge=1)] = 8192
+    update_interval: Annotated[int, msgspec.Meta(ge=0)] = 0
     demonstrations: Annotated[int, msgspec.Meta(ge=0)] = 6000
     sim_robots: Annotated[int, msgspec.Meta(ge=0)] = 0
     passes_per_s: float | None = None
     passes_source: str = "measured on this machine just now"
     stop_and_go: bool = False
+
+
+class Cycle(NamedTuple):
+    """From one update to the next: its steps, what gathering and learning take, and how often there is one."""
+
+    steps: int
+    collect_s: float
+    update_s: float
+    period_s: float
 
 
 class Milestone(msgspec.Struct, frozen=True):
@@ -152,14 +164,16 @@ def make_plan(profile: RobotProfile, situation: Situation) -> Plan:
     robots = max(situation.robots, situation.sim_robots) if learner == "ppo" else situation.robots
     steps_per_s = WALKING_STEPS_PER_S if learner == "simulated" else robots * rate_hz
     passes_per_s, source = _passes_per_s(profile, situation)
-    interval = situation.update_interval if learner == "ppo" else 1
+    interval = situation.update_interval or UPDATE_INTERVAL[learner]
     collect_s, update_s = interval / steps_per_s, interval * PASSES_PER_STEP[learner] / passes_per_s
     if learner == "simulated":
         update_s = 0.0  # is part of the measured rate
     sizes = {} if learner == "simulated" else bytes_per_step(profile)
     step_bytes = sum(sizes.values())
     cycle_s = collect_s + update_s if situation.stop_and_go else max(collect_s, update_s)
-    milestones = _milestones(learner, situation, steps_per_s, passes_per_s, (collect_s, update_s, cycle_s))
+    milestones = _milestones(
+        learner, situation, steps_per_s, passes_per_s, Cycle(interval, collect_s, update_s, cycle_s)
+    )
     plan = Plan(
         profile=profile.name,
         learner=learner,
@@ -225,7 +239,7 @@ def _milestones(
     situation: Situation,
     steps_per_s: float,
     passes_per_s: float,
-    cycle: tuple[float, float, float],
+    cycle: Cycle,
 ) -> tuple[Milestone, ...]:
     if learner == "simulated":
         return (_good(NEEDED["simulated"], 0.0, 1 / steps_per_s),)
@@ -246,19 +260,15 @@ def _milestones(
         )
         basis = f"{need.reached}; {need.source}"
         return (*found, _at("a good policy", start_s + missing_s, basis))
-    if learner == "rlpd":
-        seconds_per_step = max(1 / steps_per_s, PASSES_PER_STEP["rlpd"] / passes_per_s)
-        return (*found, _good(NEEDED["rlpd"], start_s, seconds_per_step))
-    collect_s, update_s, cycle_s = cycle
-    first_s = start_s + collect_s + update_s
-    found.append(_at("the first update is done", first_s, f"{situation.update_interval} steps of the policy's own"))
-    if situation.demonstrations:
+    first_s = start_s + cycle.collect_s + cycle.update_s
+    found.append(_at("the first update is done", first_s, f"{cycle.steps} steps of the policy's own"))
+    if learner == "ppo" and situation.demonstrations:
         basis = f"{CRITIC_UPDATES} updates fit only the critic, so that the clone is not torn up"
-        found.append(_at("an update changes the clone", first_s + CRITIC_UPDATES * cycle_s, basis))
-    tenth_s = first_s + (CHECKPOINT_UPDATES - 1) * cycle_s
+        found.append(_at("an update changes the clone", first_s + CRITIC_UPDATES * cycle.period_s, basis))
+    tenth_s = first_s + (CHECKPOINT_UPDATES - 1) * cycle.period_s
     found.append(_at("the tenth update, a checkpoint", tenth_s, "--checkpoint-interval 10"))
-    need = NEEDED["ppo" if situation.demonstrations else "ppo from nothing"]
-    return (*found, _good(need, start_s, cycle_s / situation.update_interval))
+    need = NEEDED["ppo from nothing" if learner == "ppo" and not situation.demonstrations else learner]
+    return (*found, _good(need, start_s, cycle.period_s / cycle.steps))
 
 
 def _at(what: str, after_s: float, basis: str) -> Milestone:
@@ -276,8 +286,8 @@ def _warnings(plan: Plan, profile: RobotProfile, situation: Situation, robots: i
     found = []
     if plan.learner == "ppo" and robots < MANY_ROBOTS:
         found.append(
-            f"PPO learns from {situation.update_interval} steps at a time, {duration(plan.collect_s)} of driving, and "
-            f"forgets them: take RLPD; or --stop-and-go, or a lag of at most {MAX_STALENESS} versions"
+            f"PPO learns from {round(plan.collect_s * plan.steps_per_s)} steps at a time, "
+            f"{duration(plan.collect_s)} of driving, and forgets them: take RLPD; or --stop-and-go, or a lag of at most {MAX_STALENESS} versions"
         )
     if not plan.keeps_up:
         found.append(

@@ -20,7 +20,7 @@ def plan(
     rate: Annotated[float, typer.Option(min=0, help="Steps a second of each robot; 0 = the profile's.")] = 0.0,
     robots: Annotated[int, typer.Option(min=1, help="That drive at the same time.")] = 1,
     learner: Annotated[str, typer.Option(help="auto, bc, ppo, rlpd or simulated.")] = "auto",
-    update_interval: Annotated[int, typer.Option(min=1, help="Policy steps per update of PPO.")] = 8192,
+    update_interval: Annotated[int, typer.Option(min=0, help="Policy steps per update; 0 = the learner's own.")] = 0,
     demonstrations: Annotated[int, typer.Option(min=0, help="Steps to clone first; 0 = do not clone.")] = 6000,
     sim_robots: Annotated[int, typer.Option(min=0, help="Simulated robots that could drive instead.")] = 0,
     stop_and_go: Annotated[bool, typer.Option(help="Robots pause while the learner works.")] = False,
@@ -84,10 +84,11 @@ def _show(plan: Plan) -> None:
         low, high = map(duration, milestone.after_s)
         when = low if low == high else f"{low} to {high}"
         typer.echo(f"  {when:>24}  {milestone.what} ({milestone.basis})")
-    if plan.learner == "ppo":
+    if plan.learner in ("ppo", "rlpd"):
+        stale = f"; steps lag by at most {plan.staleness} versions" if plan.learner == "ppo" else ""
         typer.echo(
             f"learner: an update's steps come in {duration(plan.collect_s)}, learning takes {duration(plan.update_s)}; "
-            f"it {'keeps up' if plan.keeps_up else 'DOES NOT KEEP UP'}; steps lag by at most {plan.staleness} versions"
+            f"it {'keeps up' if plan.keeps_up else 'DOES NOT KEEP UP'}{stale}"
         )
     typer.echo(f"speed: {plan.passes_per_s:.0f} passes a second ({plan.passes_source})")
     if plan.bytes_per_step:

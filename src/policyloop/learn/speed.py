@@ -60,4 +60,15 @@ def _made_up(profile: RobotProfile, steps: int, device: torch.device) -> Rollout
         features["scan"] = torch.rand(steps, SCAN_COLUMNS, device=device)
     actions = torch.zeros(steps, len(profile.action), device=device)
     numbers = torch.randn(steps, device=device)
-    return Rollout(features, actions, torch.zeros_like(numbers), actions, actions, numbers, numbers)
+    nothing = torch.zeros_like(numbers)  # the same density before and now: no step is left out
+    return Rollout(
+        features=features,
+        sample=actions,
+        log_prob=nothing,
+        mean=actions,
+        log_std=actions,
+        start_mean=actions,
+        start_log_prob=nothing,
+        advantage=numbers,
+        value_target=numbers,
+    )
