@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import multiprocessing
 import signal
@@ -25,6 +26,9 @@ __all__ = ["PROMOTION_ARENAS", "drive_arenas", "recorded_drives"]
 PROMOTION_ARENAS = 4_000_000
 """First arena seed that promotions are judged on: neither those of training nor those of record, which would no
 longer be unseen if they had chosen who drives."""
+
+_PR_SET_PDEATHSIG = 1
+"""Linux's prctl.h."""
 
 Job = tuple[RobotProfile, str, int, GateMode]
 
@@ -74,15 +78,17 @@ def _episodes(jobs: Sequence[Job], processes: int) -> Iterator[Iterable[EpisodeS
         return
     # A fork would copy the locks of whatever threads run here.
     fresh = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=fresh, initializer=_leave_ctrl_c_to_parent)
+    pool = ProcessPoolExecutor(processes, mp_context=fresh, initializer=_obey_parent)
     try:
         yield pool.map(_run, jobs)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _leave_ctrl_c_to_parent() -> None:
+def _obey_parent() -> None:
+    """Leave Ctrl-C to the parent, and never outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _run(job: Job) -> EpisodeSummary:

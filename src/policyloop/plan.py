@@ -285,9 +285,10 @@ def _good(need: Need, start_s: float, seconds_per_step: float) -> Milestone:
 def _warnings(plan: Plan, profile: RobotProfile, situation: Situation, robots: int) -> list[str]:
     found = []
     if plan.learner == "ppo" and robots < MANY_ROBOTS:
+        steps = round(plan.collect_s * plan.steps_per_s)
         found.append(
-            f"PPO learns from {round(plan.collect_s * plan.steps_per_s)} steps at a time, "
-            f"{duration(plan.collect_s)} of driving, and forgets them: take RLPD; or --stop-and-go, or a lag of at most {MAX_STALENESS} versions"
+            f"PPO learns from {steps} steps at a time, {duration(plan.collect_s)} of driving, and forgets them: "
+            f"take RLPD; or --stop-and-go, or a lag of at most {MAX_STALENESS} versions"
         )
     if not plan.keeps_up:
         found.append(
