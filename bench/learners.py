@@ -28,11 +28,12 @@ from policyloop.bundle.store import Store
 from policyloop.config import load_settings
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.step import Step
-from policyloop.evaluate import EVALUATION_ARENAS, bootstrap_interval, evaluate
+from policyloop.evaluate import EVALUATION_ARENAS, evaluate
 from policyloop.learn.learner import Learner, Progress
 from policyloop.learn.settings import LearnerSettings
 from policyloop.link.journal import Journal
 from policyloop.sim.fleet import Fleet, FleetSettings
+from policyloop.statistics import bootstrap_interval
 from policyloop.wire.codec import encode_step
 
 ROBOTS = 8
