@@ -98,7 +98,7 @@ def clone(profile: RobotProfile, seed: int, demonstrations: int, folder: Path) -
     fleet = Fleet(profile, teachers, Path(), emit=lambda step: journal.append(encode_step(step, profile)))
     fleet.run(threading.Event(), steps=demonstrations)
     settings = LearnerSettings(learner="bc", seed=seed, demonstrations=demonstrations - ROBOTS, threads=1)
-    settings = msgspec.structs.replace(settings, bc=msgspec.structs.replace(settings.bc, mirror=False))
+    settings = msgspec.structs.replace(settings, bc=msgspec.structs.replace(settings.bc, shift_px=1))
     places = {"checkpoints": folder / "checkpoints", "store": Store(folder / "store"), "runs": folder / "runs"}
     Learner(journal, settings, **places).run()
     journal.close()

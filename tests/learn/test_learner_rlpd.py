@@ -9,14 +9,19 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 from tests.learn.test_learner import SETTINGS, Place, change, recording, stops_at
 
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.step import Step
 from policyloop.errors import ConfigError, IncompatibleError
 from policyloop.learn.checkpoint import latest_checkpoint
+from policyloop.learn.networks import make_network
+from policyloop.learn.off_policy import OffPolicy
+from policyloop.learn.replay import Transitions
 from policyloop.learn.rlpd import RlpdSettings
 from policyloop.learn.settings import LearnerSettings
+from policyloop.learn.teachers import Teachers
 from policyloop.link.journal import Journal
 
 Drive = Callable[..., Step]
@@ -155,3 +160,31 @@ def test_a_parent_of_another_network_is_refused(
     other = Place(tmp_path / "other")
     with pytest.raises(IncompatibleError, match="is of profile 'blind'"):
         other.learner(write_journal(mini, []), change(network="spatial"), parent=place.checkpoints / "000006")
+
+
+def test_pictures_are_varied_and_mirrored_together_with_actions(mini: RobotProfile, write_journal: Write) -> None:
+    network = make_network("spatial", mini)
+    journal, generator = write_journal(mini, []), torch.Generator().manual_seed(0)
+    settings = LearnerSettings(learner="rlpd", rlpd=RlpdSettings(shift_px=0))
+    teachers = Teachers(journal, mini.nominal_normalizer, settings.bc, cloned_until=0, read=0)
+    algorithm = OffPolicy(
+        network,
+        journal,
+        mini.nominal_normalizer,
+        settings,
+        teachers,
+        generator=generator,
+        device=torch.device("cpu"),
+        state=None,
+    )
+    depth = torch.randint(0, 256, (2, 1, 36, 64), generator=generator, dtype=torch.uint8)
+    seen = {"depth": depth, "scan": torch.rand((2, 32), generator=generator), "proprio": torch.rand(2, 6)}
+    batch = Transitions(seen, dict(seen), torch.tensor([[0.5, 0.3], [0.1, -0.7]]), torch.zeros(2), torch.ones(2))
+    assert algorithm._varied(batch, mirror=False) is batch
+    other = algorithm._varied(batch, mirror=True)
+    for features in (other.features, other.next_features):
+        assert torch.equal(features["depth"], depth.flip(-1))
+        assert torch.equal(features["scan"], seen["scan"].flip(-1))
+        assert torch.equal(features["proprio"][:, 1], -seen["proprio"][:, 1])  # the yaw rate
+    assert torch.equal(other.shares, torch.tensor([[0.5, -0.3], [0.1, 0.7]]))
+    assert torch.equal(other.reward, batch.reward)

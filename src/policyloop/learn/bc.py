@@ -18,7 +18,7 @@ from policyloop.learn.demonstrations import Demonstrations
 from policyloop.learn.distribution import unsquash
 from policyloop.learn.networks import ActorCritic, Features
 
-__all__ = ["BcSettings", "clone", "cloning_loss", "draw_batch"]
+__all__ = ["BcSettings", "clone", "cloning_loss", "draw_batch", "mirrored", "shifted"]
 
 
 class BcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

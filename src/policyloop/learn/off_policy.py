@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from policyloop.core.normalizer import Normalizer
 from policyloop.core.step import Arrays
 from policyloop.errors import ConfigError
 from policyloop.learn.algorithm import Lesson
+from policyloop.learn.bc import mirrored, shifted
 from policyloop.learn.checkpoint import optimizer_tensors, restore_optimizer
 from policyloop.learn.feed import FeedState
 from policyloop.learn.networks import SCAN_COLUMNS, ActorCritic
@@ -60,7 +62,7 @@ class OffPolicy:
         profile = journal.profile
         if profile.action_map != "tanh":
             raise ConfigError(f"rlpd needs actions with bounds, those of '{profile.name}' are linear", "use ppo")
-        self._network, self._settings, self._teachers = network, settings.rlpd, teachers
+        self._profile, self._network, self._settings, self._teachers = profile, network, settings.rlpd, teachers
         self._generator, self._device = generator, device
         self._feed = ReplayFeed(
             journal,
@@ -122,7 +124,7 @@ class OffPolicy:
         )
         warmup = settings.warmup_steps if update == 0 else 0
         for step in range(warmup + max(1, round(settings.critic_steps * steps))):
-            batch = self._draw()
+            batch = self._varied(self._draw(), mirror=step // settings.actor_interval % 2 == 1)
             numbers = self._rlpd.fit_critics(batch, self._generator)
             if step >= warmup and step % settings.actor_interval == 0:
                 numbers |= self._rlpd.improve_actor(batch, self._generator, auxiliary_loss)
@@ -145,6 +147,20 @@ class OffPolicy:
             if count
         ]
         return joined(drawn, self._device)
+
+    def _varied(self, batch: Transitions, *, mirror: bool) -> Transitions:
+        """Return the same transitions as they might have been seen a little further aside, or in a mirror."""
+        settings, profile = self._settings, self._profile
+        if settings.shift_px:
+            features, following = (
+                shifted(seen, settings.shift_px, self._generator) for seen in (batch.features, batch.next_features)
+            )
+            batch = replace(batch, features=features, next_features=following)
+        if mirror and settings.mirror and profile.camera is not None:
+            features, shares = mirrored(profile, batch.features, batch.shares)
+            following, _ = mirrored(profile, batch.next_features, batch.shares)
+            batch = replace(batch, features=features, next_features=following, shares=shares)
+        return batch
 
     def _some_inputs(self) -> list[Arrays]:
         features = self._draw().features
