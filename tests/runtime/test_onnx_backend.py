@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import onnx
@@ -153,3 +158,11 @@ def test_a_foreign_network_with_the_right_inputs_runs(mini: RobotProfile) -> Non
 def test_a_network_with_inputs_of_another_type_is_refused(mini: RobotProfile) -> None:
     with pytest.raises(VerificationError):
         OnnxBackend(slice_of_proprio(mini, TensorProto.DOUBLE), feature_specs(mini), 2)
+
+
+def test_onnxruntime_reports_to_nobody(tmp_path: Path) -> None:
+    code = "from policyloop.runtime.onnx_backend import load_onnxruntime; print(load_onnxruntime().__name__)"
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout == "onnxruntime\n"
+    assert list(tmp_path.iterdir()) == []  # it keeps what it will report, and an identity, in the cache folder

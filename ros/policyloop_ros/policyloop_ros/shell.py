@@ -110,14 +110,15 @@ class Shell(Node):
     def _diagnose(self) -> None:
         message = KINDS[DIAGNOSTICS.kinds[0]]()
         message.header.stamp = self.get_clock().now().to_msg()
-        for found in [*self.diagnoses(), *self._at_the_other_ends()]:
+        for found in [*self.diagnoses(), *self.at_the_other_ends()]:
             message.status.append(diagnostic_status(found, self.get_name(), self.values.get("robot_name", "")))
             if found.level not in ("ok", self._levels.get(found.name)):
                 self.get_logger().warning(f"{found.name}: {found.message}")
             self._levels[found.name] = found.level
         self._diagnostics.publish(message)
 
-    def _at_the_other_ends(self) -> Iterable[Diagnosis]:
+    def at_the_other_ends(self) -> Iterable[Diagnosis]:
+        """Return who publishes what is subscribed to, and whether it can match."""
         for name, kind, topic, needed in self._heard:
             endpoints = [
                 Endpoint(one.node_name, one.topic_type, one.qos_profile.reliability == ReliabilityPolicy.RELIABLE)

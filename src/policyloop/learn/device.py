@@ -8,7 +8,7 @@ import torch
 
 from policyloop.errors import ConfigError
 
-__all__ = ["choose_device", "keep_freed_memory"]
+__all__ = ["choose_device", "keep_freed_memory", "try_gpu"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """glibc's malloc.h."""
@@ -35,3 +35,25 @@ def choose_device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device '{name}' cannot be used: {error}", "use auto, cpu or cuda") from error
+
+
+def try_gpu() -> str:
+    """Compute something on the GPU and return its name.
+
+    Raises:
+        ConfigError: torch sees none, or it cannot compute: no driver, a driver that is too old, or a build without its
+            architecture.
+    """
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "torch sees no GPU, although the kernel shows one",
+            "upgrade the GPU's driver, or install a torch that was built for an older one",
+        )
+    try:
+        torch.ones(8, 8, device="cuda").matmul(torch.ones(8, 8, device="cuda")).sum().item()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"the GPU cannot compute: {str(error).splitlines()[0]}",
+            "this torch may lack its architecture; on ROCm try HSA_OVERRIDE_GFX_VERSION=10.3.0 (gfx103x)",
+        ) from error
+    return torch.cuda.get_device_name()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from policyloop.core.spec import ArraySpec
 from policyloop.core.step import Arrays
 from policyloop.errors import VerificationError
 
-__all__ = ["OnnxBackend", "read_metadata", "run_onnx"]
+__all__ = ["OnnxBackend", "load_onnxruntime", "read_metadata", "run_onnx"]
 
 
 class OnnxBackend:
@@ -75,10 +76,17 @@ def read_metadata(network: bytes) -> dict[str, str]:
     return dict(_open(network).get_modelmeta().custom_metadata_map)
 
 
-def _open(network: bytes) -> Any:
+def load_onnxruntime() -> Any:
+    """Import onnxruntime; it must report to nobody, and from 1.31 on it begins to when it is imported."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
-    onnxruntime.disable_telemetry_events()  # a robot reports to nobody but its owner
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
+def _open(network: bytes) -> Any:
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
