@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from policyloop import __version__
+from policyloop import __version__, errors
 from policyloop.cli import app
 
 COMMANDS = [
@@ -144,3 +147,47 @@ def test_a_profile_that_is_not_text_exits_with_3(
     path = tmp_path / "latin.toml"
     path.write_bytes('name = "Müller"'.encode("latin-1"))
     assert policyloop("evaluate", "scripted", "--profile", path)[0] == 3
+
+
+def _on_a_terminal(*arguments: str, **environment: str) -> bytes:
+    """Return what a command writes to a terminal, standard output and error together."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "policyloop", *arguments]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env={**os.environ, **environment}):
+        os.close(theirs)
+        written = b""
+        with suppress(OSError):  # the other end is closed
+            while chunk := os.read(ours, 4096):
+                written += chunk
+    os.close(ours)
+    return written
+
+
+def test_errors_are_coloured_on_a_terminal_unless_nobody_wants_it() -> None:
+    environment = {"TERM": "xterm", "NO_COLOR": ""}
+    coloured = _on_a_terminal("journal", "info", "nowhere", **environment)
+    plain = _on_a_terminal("journal", "info", "nowhere", **{**environment, "NO_COLOR": "1"})
+    assert b"\x1b[31m" in coloured
+    assert b"no journal at nowhere" in plain
+    assert b"\x1b" not in plain
+
+
+def test_a_progress_bar_is_drawn_on_a_terminal_only(
+    recorded: Path, policyloop: Callable[..., tuple[int, str, str]]
+) -> None:
+    assert b"reading" in _on_a_terminal("journal", "verify", str(recorded), TERM="xterm")
+    assert policyloop("journal", "verify", recorded) == (0, "80 steps, all intact\n", "")
+
+
+def test_the_reference_of_the_command_line_is_current() -> None:
+    root = Path(__file__).parents[2]
+    made = subprocess.run(
+        [sys.executable, root / "docs" / "make_cli.py"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert made.stdout == (root / "docs" / "cli.md").read_text(), "run: python docs/make_cli.py > docs/cli.md"
+
+
+def test_every_exit_code_of_an_error_is_in_the_reference() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    for name in errors.__all__[:-1]:
+        assert f"| {getattr(errors, name).exit_code} | `{name}` |" in text

@@ -83,3 +83,24 @@ def test_a_journal_of_a_newer_format_exits_with_7(copied: Path, policyloop: Call
     code, _, err = policyloop("journal", "info", copied)
     assert code == 7
     assert "upgrade policyloop" in err
+
+
+def test_verify_as_json_counts_and_names(copied: Path, policyloop: Call, mini: RobotProfile) -> None:
+    assert json.loads(policyloop("journal", "verify", copied, "--json").out) == {
+        "steps": 80,
+        "damaged": [],
+        "unreadable_bytes": 0,
+    }
+    journal = Journal(copied, mini, writable=True)
+    journal.append([b"this is no step"])
+    journal.close()
+    code, out, _ = policyloop("journal", "verify", copied, "--json")
+    assert code == 5
+    assert len(json.loads(out)["damaged"]) == 1
+
+
+def test_an_import_of_nothing_leaves_no_journal(policyloop: Call, tmp_path: Path) -> None:
+    code, _, err = policyloop("journal", "import", tmp_path / "nofile", "--journal", tmp_path / "journal")
+    assert code == 1
+    assert "it is not there" in err
+    assert not (tmp_path / "journal").exists()

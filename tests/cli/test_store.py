@@ -89,3 +89,9 @@ def test_old_versions_are_deleted(policyloop: Call, store: Path) -> None:
     code, out, err = policyloop("store", "prune", store, "--keep", 1)
     assert (code, out) == (0, "1 versions deleted\n"), err
     assert len(Store(store).versions()) == 2
+
+
+def test_a_store_without_versions_says_so(policyloop: Call, tmp_path: Path) -> None:
+    code, out, err = policyloop("store", "list", tmp_path / "nowhere")
+    assert (code, out) == (0, "")
+    assert "no versions in" in err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from importlib import import_module
 from typing import Annotated, NoReturn
@@ -20,6 +21,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
+    rich_markup_mode=None,  # drawing help with rich takes longer than all the rest
+    context_settings={"max_content_width": 120},
 )
 journal_app = typer.Typer(help="Look into recordings.", no_args_is_help=True)
 app.add_typer(journal_app, name="journal")
@@ -58,14 +61,21 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _colour() -> bool | None:
+    """Return False where NO_COLOR asks for none (no-color.org); else the terminal decides."""
+    return False if os.environ.get("NO_COLOR") else None
+
+
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     follow_parent: Annotated[int, typer.Option(hidden=True)] = 0,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what happens inside.")] = False,
 ) -> None:
+    context.color = _colour()
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -101,7 +111,7 @@ def main() -> None:
 
 
 def _end(error: PolicyloopError) -> NoReturn:
-    typer.secho(f"policyloop: {error.message}", err=True, fg=typer.colors.RED)
+    typer.secho(f"policyloop: {error.message}", err=True, fg=typer.colors.RED, color=_colour())
     if error.remedy:
         typer.echo(f"  {error.remedy}", err=True)
     sys.exit(error.exit_code)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from policyloop.cli import bundle_app
-from policyloop.cli.keys import Directory, Json, keys_directory
+from policyloop.cli.keys import Directory, keys_directory
+from policyloop.cli.options import Json, echo_json
 
 Bundle = Annotated[Path, typer.Argument(help="A bundle; or a checkpoint or store, for the bundle in it.")]
 
@@ -55,6 +56,7 @@ def verify(
     bundle: Bundle,
     profile: Annotated[str, typer.Option(help="The robot's profile; default: the one that the bundle names.")] = "",
     keys: Directory = None,
+    as_json: Json = False,
 ) -> None:
     """Check signature, sizes, hashes and profile, as a robot that trusts these keys does; exit code 5 or 7."""
     from policyloop.bundle.signing import KeyRing
@@ -64,6 +66,9 @@ def verify(
     directory, ring = _bundle(bundle), KeyRing(keys_directory(keys))
     named = profile or read_manifest(directory, ring)[1].profile_name
     opened = open_bundle(directory, load_profile(named), ring)
+    if as_json:
+        echo_json({"bundle": str(directory), "version": opened.manifest.version, "signer": opened.signer})
+        return
     typer.echo(f"{directory}: whole, version {opened.manifest.version}, signed by {opened.signer}")
 
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyloop.cli import app
-from policyloop.cli.keys import Json
-from policyloop.cli.options import Profile, echo_json
+from policyloop.cli.options import Json, Profile, echo_json
 
 if TYPE_CHECKING:
     from policyloop.chaos.trial import Outcome

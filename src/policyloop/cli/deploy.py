@@ -63,7 +63,13 @@ def deploy(
         bundle = expiring(bundle, expires)
     contents = signed_contents(bundle, directory, keys_directory(keys))
     request = Request(verb="check" if dry_run else "install", activate=activate, wait_s=wait)
-    done = push(contents, destination, request, _say)
+    with progress_bar("deploying") as bar:
+
+        def say(text: str) -> None:
+            bar(0, None, text)
+            _say(text)
+
+        done = push(contents, destination, request, say)
     if as_json:
         typer.echo(msgspec.json.encode(done).decode())
     else:

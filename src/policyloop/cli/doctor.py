@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from policyloop.cli import app
-from policyloop.cli.keys import Json
-from policyloop.cli.options import GatewayKey, Keys, Profile, echo_json
+from policyloop.cli.options import GatewayKey, Json, Keys, Profile, echo_json
 
 _COLOURS = {
     "fine": typer.colors.GREEN,

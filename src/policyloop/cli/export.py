@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from policyloop.cli import app
+from policyloop.cli.options import Json, echo_json
 
 
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Directory of a checkpoint, such as checkpoints/000010.")],
     output: Annotated[Path, typer.Option(help="ONNX file to write.")],
+    as_json: Json = False,
 ) -> None:
     """Write a checkpoint's policy as ONNX and check it against torch."""
     from policyloop.convert.export import check_parity, export_onnx, probe_features
@@ -31,7 +33,20 @@ def export(
     try:
         output.write_bytes(data)
     except OSError as error:
-        raise StorageError(f"cannot write {output}: {error.strerror}") from error
+        raise StorageError(f"cannot write {output}: {error.strerror}", "check the folder, free some space") from error
+    if as_json:
+        echo_json(
+            {
+                "output": str(output),
+                "bytes": len(data),
+                "version": saved.state.version,
+                "profile": saved.state.profile.name,
+                "max_abs_error": parity.max_abs_error,
+                "observations": parity.observations,
+                "macs": prepared.macs,
+            }
+        )
+        return
     typer.echo(
         f"{output}: {len(data)} bytes, policy {saved.state.version}, profile {saved.state.profile.name}; "
         f"torch and onnxruntime differ by at most {parity.max_abs_error:.1e} on {parity.observations} inputs; "

@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from policyloop.cli import journal_app
-from policyloop.cli.options import Profile, echo_json
+from policyloop.cli.options import Json, Profile, echo_json
 
 
 @journal_app.command()
@@ -18,7 +18,7 @@ def info(
     checkpoint_dir: Annotated[
         Path | None, typer.Option(help="Checkpoints of the learner: also say what it made of each step.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what a journal holds, and what became of every step that was received."""
     from policyloop.link.journal import Journal
@@ -57,6 +57,7 @@ def export(
     journal: Annotated[Path, typer.Argument(help="Directory of the journal.")],
     output: Annotated[Path, typer.Option(help="A new .mcap file, or a new folder for a LeRobotDataset.")],
     kind: Annotated[str, typer.Option("--format", help="mcap or lerobot; default: by --output.")] = "",
+    as_json: Json = False,
 ) -> None:
     """Write a journal as MCAP with ROS 2 messages (Foxglove opens it), or as a LeRobotDataset v3."""
     from policyloop.cli.progress import progress_bar
@@ -74,6 +75,9 @@ def export(
             written = (export_mcap if kind == "mcap" else export_lerobot)(opened, output, bar)
     finally:
         opened.close()
+    if as_json:
+        echo_json({"steps": written, "output": str(output), "format": kind})
+        return
     typer.echo(f"{written} steps in {output}")
 
 
@@ -87,11 +91,13 @@ def import_(
         list[str] | None,
         typer.Option(help="SENSOR=TOPIC, such as rgb=/front/image; sensors: rgb depth odom imu cmd_vel proprio."),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Append a ROS 2 recording to a journal, as demonstrations of a human."""
+    from policyloop.cli.progress import progress_bar
     from policyloop.core.profile import load_profile
     from policyloop.data.bag import import_bag
-    from policyloop.errors import UsageError
+    from policyloop.errors import StorageError, UsageError
     from policyloop.link.journal import Journal
 
     topics = {}
@@ -100,11 +106,17 @@ def import_(
         if not separator or sensor not in ("rgb", "depth", "odom", "imu", "cmd_vel", "proprio"):
             raise UsageError(f"--topic {entry}", "write SENSOR=TOPIC, such as --topic rgb=/front/image")
         topics[sensor] = where
+    if not bag.exists():
+        raise StorageError(f"cannot read {bag}: it is not there", "give a .mcap file or a rosbag2 folder")
     opened = Journal(journal, load_profile(profile), writable=True)
     try:
-        result = import_bag(bag, opened, robot=name, topics=topics)
+        with progress_bar("reading") as bar:
+            result = import_bag(bag, opened, robot=name, topics=topics, progress=bar)
     finally:
         opened.close()
+    if as_json:
+        echo_json(result)
+        return
     typer.echo(
         f"{result.steps} steps in {result.episodes} episodes; {result.unmatched} pictures without a partner, "
         f"{result.undriven} ticks without a command"
@@ -112,24 +124,33 @@ def import_(
 
 
 @journal_app.command()
-def verify(journal: Annotated[Path, typer.Argument(help="Directory of the journal.")]) -> None:
+def verify(journal: Annotated[Path, typer.Argument(help="Directory of the journal.")], as_json: Json = False) -> None:
     """Decode every step of a journal; exit code 5 if one is damaged."""
+    from policyloop.cli.progress import progress_bar
     from policyloop.errors import StorageError, VerificationError, WireError
     from policyloop.link.journal import Journal
 
     opened = Journal(journal)
     damaged = []
-    for position in range(opened.next):
-        try:
-            opened.read(position)
-        except (WireError, StorageError) as error:
-            damaged.append(f"step {position}: {error}")
-    count, unreadable = opened.next, opened.unreadable_bytes
+    with progress_bar("reading") as bar:
+        for position in range(opened.first, opened.next):
+            bar(position - opened.first, opened.next - opened.first)
+            try:
+                opened.read(position)
+            except (WireError, StorageError) as error:
+                damaged.append(f"step {position}: {error}")
+    count, unreadable = opened.next - opened.first, opened.unreadable_bytes
     opened.close()
+    if as_json:
+        echo_json({"steps": count, "damaged": damaged, "unreadable_bytes": unreadable})
     if damaged:
-        raise VerificationError(f"{len(damaged)} of {count} steps are damaged; the first: {damaged[0]}")
+        raise VerificationError(
+            f"{len(damaged)} of {count} steps are damaged; the first: {damaged[0]}", "training leaves them out"
+        )
     if unreadable:
         raise VerificationError(
-            f"{count} steps are intact, but {unreadable} bytes cannot be read: a record is damaged or torn"
+            f"{count} steps are intact, but {unreadable} bytes cannot be read: a record is damaged or torn",
+            "training leaves them out; a torn tail is cut off when the gateway opens the journal",
         )
-    typer.echo(f"{count} steps, all intact")
+    if not as_json:
+        typer.echo(f"{count} steps, all intact")

@@ -8,12 +8,11 @@ from typing import Annotated
 import typer
 
 from policyloop.cli import keys_app
-from policyloop.cli.options import echo_json
+from policyloop.cli.options import Json, echo_json
 
 Directory = Annotated[
     Path | None, typer.Option("--keys", help="Directory of the keys; default: ~/.config/policyloop/keys.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Signing = Annotated[bool, typer.Option("--signing", help="The keys that sign bundles, not those of the link.")]
 
 

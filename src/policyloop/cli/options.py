@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, TypeVar, get_args
@@ -26,6 +26,7 @@ Settings = TypeVar("Settings", bound=msgspec.Struct)
 __all__ = [
     "GatewayKey",
     "Host",
+    "Json",
     "Keys",
     "Port",
     "Profile",
@@ -53,6 +54,7 @@ Randomize = Annotated[
         "--randomize", help="Each episode in another world: default, or a .toml file of ranges; none = nominal."
     ),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 GatewayKey = Annotated[str, typer.Option("--gateway-key", help="Public key of the gateway; needed with --keys.")]
 
 
@@ -118,7 +120,7 @@ def settings_called(name: str, kind: type[Settings]) -> Settings | None:
     return load_settings(kind, None if name == "default" else Path(name))
 
 
-def echo_json(report: msgspec.Struct | Sequence[msgspec.Struct]) -> None:
+def echo_json(report: msgspec.Struct | Sequence[msgspec.Struct] | Mapping[str, object]) -> None:
     """Print a report, or several, as indented JSON."""
     typer.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from policyloop.cli import robot_app
-from policyloop.cli.keys import Json
-from policyloop.cli.options import echo_json
+from policyloop.cli.options import Json, echo_json
 
 if TYPE_CHECKING:
     from policyloop.robot.control import Verb

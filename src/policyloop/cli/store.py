@@ -9,11 +9,18 @@ import msgspec
 import typer
 
 from policyloop.cli import store_app
-from policyloop.cli.keys import Directory, Json, keys_directory
-from policyloop.cli.options import Profile
+from policyloop.cli.keys import Directory, keys_directory
+from policyloop.cli.options import Json, Profile, echo_json
 
 Where = Annotated[Path, typer.Argument(help="Directory of the store.")]
 Version = Annotated[int, typer.Argument(min=1, help="Its number.")]
+
+
+class _Listed(msgspec.Struct):
+    version: str
+    state: str
+    note: str
+    current: bool
 
 
 @store_app.command("list")
@@ -24,12 +31,10 @@ def list_versions(store: Where, as_json: Json = False) -> None:
     opened = Store(store)
     rows = [(path.name, opened.about(path), path == opened.current) for path in opened.versions()]
     if as_json:
-        entries = [
-            {"version": name, "state": about.state, "note": about.note, "current": current}
-            for name, about, current in rows
-        ]
-        typer.echo(msgspec.json.format(msgspec.json.encode(entries), indent=2).decode())
+        echo_json([_Listed(name, about.state, about.note, current) for name, about, current in rows])
         return
+    if not rows:
+        typer.echo(f"no versions in {store}", err=True)
     for name, about, current in rows:
         typer.echo(f"{'->' if current else '  '} {name}  {about.state:9}  {about.note}".rstrip())
 
@@ -105,6 +110,7 @@ def verify(
     profile: Annotated[str, typer.Option(help="The robot's profile; default: the one that the bundle names.")] = "",
     trusted: Annotated[bool, typer.Option("--trusted", help="Signatures must be by somebody on the key ring.")] = False,
     keys: Directory = None,
+    as_json: Json = False,
 ) -> None:
     """Check every version by size, hash and profile; exit code of the first that does not hold."""
     from policyloop.bundle.signing import KeyRing
@@ -115,13 +121,19 @@ def verify(
 
     ring = KeyRing(keys_directory(keys)) if trusted else None
     failure: PolicyloopError | None = None
+    said: dict[str, object] = {}
     for path in Store(store).versions():
         try:
             named = profile or read_manifest(path, ring)[1].profile_name
             open_bundle(path, load_profile(named), ring)
-            typer.echo(f"{path.name}: whole")
+            said[path.name] = "whole"
         except PolicyloopError as error:
             failure = failure or error
-            typer.echo(f"{path.name}: {error.message}")
+            said[path.name] = error.message
+    if as_json:
+        echo_json(said)
+    else:
+        for name, about in said.items():
+            typer.echo(f"{name}: {about}")
     if failure is not None:
         raise failure

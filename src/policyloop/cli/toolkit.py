@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from policyloop.cli import toolkit_app
+from policyloop.cli.options import Json, echo_json
 from policyloop.cli.progress import progress_bar
 
 Directory = Annotated[Path | None, typer.Option(help="Where; default: $POLICYLOOP_TOOLKIT, or the user's data folder.")]
@@ -17,7 +18,9 @@ Directory = Annotated[Path | None, typer.Option(help="Where; default: $POLICYLOO
 @toolkit_app.command()
 def install(
     directory: Directory = None,
-    python: Annotated[str, typer.Option(help="Interpreter to make it with, 3.10 to 3.12.")] = sys.executable,
+    python: Annotated[
+        str, typer.Option(help="Interpreter to make it with, 3.10 to 3.12; default: the one that runs this.")
+    ] = "",
     again: Annotated[bool, typer.Option("--again", help="Make it anew even if it is whole.")] = False,
 ) -> None:
     """Make an environment for rknn-toolkit2 beside this one: it shares no version with anything."""
@@ -28,15 +31,18 @@ def install(
         typer.echo(f"rknn-toolkit2 {TOOLKIT_VERSION} is installed in {toolkit.directory}")
         return
     with progress_bar("installing") as bar:
-        toolkit.install(python, lambda what, done, total: bar(done, total, what))
+        toolkit.install(python or sys.executable, lambda what, done, total: bar(done, total, what))
     typer.echo(f"rknn-toolkit2 {TOOLKIT_VERSION} is installed in {toolkit.directory}")
 
 
 @toolkit_app.command()
-def info(directory: Directory = None) -> None:
+def info(directory: Directory = None, as_json: Json = False) -> None:
     """Say where it is and whether it is whole; exit code 3 if not."""
     from policyloop.convert.toolkit import TOOLKIT_VERSION, Toolkit
 
     toolkit = Toolkit(directory)
     toolkit.require()
+    if as_json:
+        echo_json({"toolkit": TOOLKIT_VERSION, "directory": str(toolkit.directory)})
+        return
     typer.echo(f"rknn-toolkit2 {TOOLKIT_VERSION} in {toolkit.directory} is whole")

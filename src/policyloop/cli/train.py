@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from policyloop.cli import app
 from policyloop.cli.options import Host, Keys, Port, Profile, open_gateway, stop_on_signals
-
-if TYPE_CHECKING:
-    from policyloop.learn.learner import Progress
+from policyloop.cli.progress import LearnerConsole
 
 
 @app.command()
@@ -113,7 +111,7 @@ def train(
     signer = None if sign is None else load_signer(sign)
     settings = load_settings(LearnerSettings, settings_file, **chosen)
     log = Journal(journal, loaded, writable=not offline)
-    receiver = None
+    receiver, console = None, LearnerConsole()
     try:
         if not offline:
             receiver = open_gateway(log, loaded, host, port, v1_port, keys, store if offer else None)
@@ -126,12 +124,13 @@ def train(
             gateway=receiver,
             resume=resume,
             parent=parent,
-            report=_Console(),
+            report=console,
             stop=stop,
             signer=signer,
         )
         worker.run()
     finally:
+        console.close()
         if receiver is not None:
             receiver.close()
         log.close()
@@ -142,22 +141,3 @@ def train(
 def _typed(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
-
-
-class _Console:
-    """One line per phase and update on standard error."""
-
-    def __init__(self) -> None:
-        self._last = ("", -1)
-        self._last_s = -1e9
-
-    def __call__(self, progress: Progress) -> None:
-        key = (progress.phase, progress.update)
-        if key == self._last and progress.elapsed_s - self._last_s < 5:
-            return
-        self._last, self._last_s = key, progress.elapsed_s
-        typer.echo(
-            f"[{progress.elapsed_s:6.0f} s] {progress.phase} {progress.done}/{progress.total}"
-            f"  update {progress.update}  policy {progress.version}  return {progress.score:.1f}",
-            err=True,
-        )

@@ -7,6 +7,7 @@ Where the bag has no proprioception of ours it is built from odometry, IMU and d
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -61,7 +62,7 @@ def import_bag(
     *,
     robot: str,
     topics: dict[str, str] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Imported:
     """Append a recording to a journal as human steps.
 
@@ -70,7 +71,7 @@ def import_bag(
         journal: Open for writing; its profile says what an observation is.
         robot: Name under which the steps are stored.
         topics: Overrides of `DEFAULT_TOPICS`.
-        progress: Called with the number of steps so far.
+        progress: Called with (messages read, messages in all).
 
     Raises:
         UsageError: A topic that is needed is not in the bag; those that are there are named.
@@ -79,12 +80,17 @@ def import_bag(
         MissingExtra: `rosbags` or `mcap` are not installed.
     """
     wanted = {**DEFAULT_TOPICS, **(topics or {})}
-    _check_topics(wanted, {topic for topic, *_ in _messages(bag)})
-    reader = _BagReader(journal, robot, wanted, progress)
+    held = Counter(topic for topic, *_ in _messages(bag))
+    _check_topics(wanted, set(held))
+    reader = _BagReader(journal, robot, wanted)
+    read = 0
     for _, together in groupby(_messages(bag), key=lambda message: message[2]):
         # Of the same instant, what was sensed and commanded comes before the pictures that make a tick.
         for topic, kind, stamp_ns, data in sorted(together, key=lambda message: reader.is_picture(message[0])):
             reader.take(topic, kind, stamp_ns, data)
+            read += 1
+        if progress is not None:
+            progress(read, held.total())
     journal.sync()
     return reader.result
 
@@ -135,9 +141,7 @@ def _mcap_messages(bag: Path) -> Messages:
 class _BagReader:
     """Turns messages into ticks, and ticks into steps."""
 
-    def __init__(
-        self, journal: Journal, robot: str, topics: dict[str, str], progress: Callable[[int], None] | None
-    ) -> None:
+    def __init__(self, journal: Journal, robot: str, topics: dict[str, str]) -> None:
         self._journal, self._profile = journal, journal.profile
         if self._profile.camera is None:
             raise UsageError(f"profile '{self._profile.name}' has no camera", "bags of such robots are not supported")
@@ -153,7 +157,6 @@ class _BagReader:
         self._pairs = Synchronizer(("rgb", "depth"), period_ns // 2)
         self._newest: dict[str, tuple[int, Any]] = {}
         self._recorder = Recorder(self._profile, robot, secrets.token_hex(8), self._store)
-        self._progress = progress
         self._ticked_ns = -(1 << 62)
         self._undriven = self._steps = 0
 
@@ -219,8 +222,6 @@ class _BagReader:
         record = msgspec.structs.replace(step.record, wall_clock_s=captured_s)
         self._journal.append(encode_step(msgspec.structs.replace(step, record=record), self._profile))
         self._steps += 1
-        if self._progress is not None:
-            self._progress(self._steps)
 
     @property
     def result(self) -> Imported:
