@@ -89,7 +89,7 @@ def _options(
 
 _COMMANDS = (
     "bundle calibrate chaos convert demo deploy doctor evaluate example export gateway import_ journal keys plan "
-    "promote robot run sim store toolkit train"
+    "promote robot run sim store toolkit train view"
 )
 for _command in _COMMANDS.split():
     import_module(f"policyloop.cli.{_command}")

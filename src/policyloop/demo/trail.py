@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-
 import msgspec
 import numpy as np
-import simplejpeg
-from numpy.typing import NDArray
 
 from policyloop.core.clock import VirtualClock
 from policyloop.core.profile import RobotProfile
@@ -18,6 +14,7 @@ from policyloop.robot.recorder import Recorder
 from policyloop.safety.gate import SafetyGate
 from policyloop.sim.robot import SimulatedRobot
 from policyloop.sim.rover import arena
+from policyloop.view.pictures import as_jpeg, false_colour
 
 __all__ = ["Scene", "Trail", "record_trail", "scene"]
 
@@ -56,8 +53,8 @@ class _Witness:
     def read(self) -> Observation:
         observation = self._robot.read()
         if self._pictures and len(self.path) % _FRAME_STRIDE == 0:
-            self.rgb.append(_jpeg(observation.arrays["rgb"]))
-            self.depth.append(_jpeg(_false_colour(observation.arrays["depth"])))
+            self.rgb.append(as_jpeg(observation.arrays["rgb"]))
+            self.depth.append(as_jpeg(false_colour(observation.arrays["depth"])))
         x, y, yaw = self._robot.rover.pose
         self.path.append((round(x, 3), round(y, 3), round(yaw, 3)))
         return observation
@@ -100,15 +97,3 @@ def scene(profile: RobotProfile, arena_seed: int) -> Scene:
         for o in place.solids
     )
     return Scene(place.half_size_m, solids)
-
-
-def _jpeg(picture: NDArray[np.uint8]) -> str:
-    return base64.b64encode(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=70)).decode()
-
-
-def _false_colour(depth_mm: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Return near as warm, far as cold, unknown as black, (H, W, 3)."""
-    nearness = np.clip(1 - np.log(np.maximum(depth_mm, 200) / 200) / np.log(25), 0, 1)
-    colour = np.stack([nearness, 1 - np.abs(2 * nearness - 1), 1 - nearness], axis=-1)
-    colour[depth_mm == 0] = 0
-    return (colour * 235).astype(np.uint8)
