@@ -6,7 +6,7 @@ READY := $(VENV)/.installed
 export POLICYLOOP_TOOLKIT ?= $(CURDIR)/.toolkit
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long test-aarch64 test-ros toolkit lint bench clean
+.PHONY: demo test test-long test-aarch64 test-ros toolkit lint bench dist clean
 
 demo: $(READY)
 	$(BIN)/policyloop demo --out demo $(ARGS)
@@ -42,6 +42,10 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python bench/simulator.py
 	$(BIN)/python bench/driver.py
+
+# Wheel and sdist into dist/; `make test-long` installs them in a clean environment.
+dist: $(READY)
+	$(BIN)/python -m build --outdir dist .
 
 # torch first and alone: later steps must not replace the version that is pinned.
 $(READY): pyproject.toml constraints.txt

@@ -38,7 +38,12 @@ if [ ! -e "$work/ready" ]; then
     touch "$work/ready"
 fi
 
+# What a robot installs is the wheel, not this folder.
+rm -rf "$work/wheel" "$work/policyloop"
+"$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$work/wheel" .
+"$python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$work/policyloop" "$work"/wheel/*.whl
+
 "$python" tests/aarch64/prepare.py "$work/files"
 # The loader of the aarch64 root is found by -L; numpy and onnxruntime are slow here, not wrong.
-PYTHONPATH="$PWD/src:$work/packages" PYTHONDONTWRITEBYTECODE=1 OPENBLAS_NUM_THREADS=1 \
+PYTHONPATH="$work/policyloop:$work/packages" PYTHONDONTWRITEBYTECODE=1 OPENBLAS_NUM_THREADS=1 \
     "$work/qemu/usr/bin/qemu-aarch64-static" -L "$root" "$root/usr/bin/python3.11" tests/aarch64/on_the_board.py "$work/files"
