@@ -13,7 +13,7 @@ IMPORT_ALL = """
 import importlib, pkgutil
 import policyloop
 names = ["policyloop." + name for name in ("errors", "config", "evaluate", "drives", "plan", "cli")]
-for package in ("core", "wire", "link", "bundle", "runtime", "safety", "robot", "sim"):
+for package in ("core", "wire", "link", "bundle", "runtime", "safety", "robot", "sim", "doctor", "view"):
     folder = importlib.import_module("policyloop." + package)
     found = [module.name for module in pkgutil.iter_modules(folder.__path__, folder.__name__ + ".")]
     assert found, package

@@ -44,22 +44,56 @@ def test_without_rclpy_the_topics_are_absent() -> None:
 )
 def test_a_diagnosis_becomes_a_finding(level: str, state: str, code: int) -> None:
     diagnosis = msgspec.convert({"level": level, "name": "/odom", "message": "m", "values": {"hz": "49.8"}}, Diagnosis)
-    found = ros.finding_of(diagnosis)
+    found = ros.finding_of(diagnosis, 10.0)
     assert (found.state, found.exit_code, found.found) == (state, code, "m, 49.8 Hz")
+
+
+def test_a_sensor_that_is_slower_than_the_control_loop_is_doubtful() -> None:
+    camera = Diagnosis("ok", "/camera", "fresh", {"hz": "15.0"})
+    assert ros.finding_of(camera, 15.0).state == "fine"
+    slow = ros.finding_of(camera, 30.0)
+    assert (slow.state, slow.found) == ("doubtful", "fresh, 15.0 Hz, for a control loop of 30 Hz")
+
+
+_TALKER = """
+import time, rclpy
+from geometry_msgs.msg import Twist
+from nav_msgs.msg import Odometry
+rclpy.init()
+node = rclpy.create_node("talker")
+twist = node.create_publisher(Twist, "/imu/data", 1)
+odometry = node.create_publisher(Odometry, "/odom", 10)
+print("talking", flush=True)
+while True:
+    message = Odometry()
+    message.header.stamp = node.get_clock().now().to_msg()
+    odometry.publish(message)
+    twist.publish(Twist())
+    time.sleep(0.02)
+"""
 
 
 @pytest.mark.ros
 @pytest.mark.skipif(not RCLPY, reason="NOT TESTED, rclpy does not import here: see docs/ros.md")
-def test_topics_without_publishers_are_wrong(tmp_path: Path) -> None:
+def test_topics_without_publishers_or_of_another_type_are_wrong() -> None:
     package = Path(__file__).parents[2] / "ros" / "policyloop_ros"
     environment = {**os.environ, "PYTHONPATH": f"{package}:{os.environ.get('PYTHONPATH', '')}", "ROS_DOMAIN_ID": "43"}
     code = (
         "import msgspec; from policyloop.doctor.ros import topics; print(msgspec.json.encode(topics('rover')).decode())"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
-    )
-    found = msgspec.json.decode(result.stdout, type=list[Finding])
-    camera = next(one for one in found if one.what == "publishers of /camera/camera/color/image_raw")
+    talker = subprocess.Popen([sys.executable, "-c", _TALKER], env=environment, stdout=subprocess.PIPE)
+    try:
+        assert talker.stdout is not None
+        assert talker.stdout.readline() == b"talking\n"
+        result = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+        )
+    finally:
+        talker.kill()
+        talker.communicate()
+    found = {one.what: one for one in msgspec.json.decode(result.stdout, type=list[Finding])}
+    camera, imu = (found[f"publishers of {topic}"] for topic in ("/camera/camera/color/image_raw", "/imu/data"))
     assert (camera.state, camera.exit_code) == ("wrong", 4)
     assert "nobody publishes" in camera.found
+    assert (imu.state, "geometry_msgs/msg/Twist" in imu.found) == ("wrong", True)
+    assert found["/odom"].state == "fine"

@@ -10,6 +10,16 @@ import msgspec
 from policyloop.doctor.examination import answer
 from policyloop.doctor.scope import Scope
 
-out = os.fdopen(os.dup(1), "wb", buffering=0)
-os.dup2(2, 1)  # vendors' libraries print what they think on standard output
-answer(sys.argv[1], msgspec.json.decode(sys.argv[2], type=Scope), out.write)
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Ask one group's questions; only the answers go to standard output, whatever vendors' libraries print there."""
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    with os.fdopen(answers, "wb", buffering=0) as out:
+        answer(sys.argv[1], msgspec.json.decode(sys.argv[2], type=Scope), out.write)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 
 import msgspec
 
+from policyloop.core.profile import load_profile
 from policyloop.doctor.finding import Check, Finding, State
 from policyloop.doctor.scope import Scope
 from policyloop.errors import ConnectionFailed
@@ -22,6 +23,7 @@ __all__ = ["checks"]
 
 _STATES: dict[Level, State] = {"ok": "fine", "warning": "doubtful", "error": "wrong"}
 _WRONG = ConnectionFailed.exit_code
+_SLOW = 0.9
 
 
 def checks(scope: Scope) -> list[Check]:
@@ -59,13 +61,21 @@ def topics(profile: str) -> list[Finding] | Finding:
     )
     if result.returncode:
         raise ConnectionFailed(f"listening ended with code {result.returncode}", "see its last words above")
-    return [finding_of(found) for found in msgspec.json.decode(result.stdout, type=list[Diagnosis])]
+    control_hz = load_profile(profile).rates.control_hz
+    return [finding_of(found, control_hz) for found in msgspec.json.decode(result.stdout, type=list[Diagnosis])]
 
 
-def finding_of(found: Diagnosis) -> Finding:
-    """Return a line of `/diagnostics` as a line of ours."""
+def finding_of(found: Diagnosis, control_hz: float) -> Finding:
+    """Return a line of `/diagnostics` as a line of ours; a sensor that is slower than the control loop is doubtful."""
     rate = f", {found.values['hz']} Hz" if "hz" in found.values else ""
     state = _STATES[found.level]
+    if state == "fine" and float(found.values.get("hz", "inf")) < _SLOW * control_hz:
+        return Finding(
+            what=found.name,
+            state="doubtful",
+            found=f"{found.message}{rate}, for a control loop of {control_hz:g} Hz",
+            remedy="raise the driver's rate; ticks without news decide on what is old",
+        )
     remedy = "" if state == "fine" else "docs/ros.md says which node publishes it, and as what"
     code = _WRONG if state == "wrong" else 0
     return Finding(what=found.name, state=state, found=found.message + rate, remedy=remedy, exit_code=code)
