@@ -6,6 +6,9 @@ signature, 6 refused for safety, 7 incompatible version or profile, 130 interrup
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 __all__ = [
     "ConfigError",
     "ConnectionFailed",
@@ -19,6 +22,17 @@ __all__ = [
     "WireError",
     "error_of",
 ]
+
+
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "check who owns it, and who you are"),
+    errno.EROFS: "the disk is read-only: choose another path, or mount it to be written",
+    **dict.fromkeys(
+        (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "choose another path: this one leads nowhere"
+    ),
+}
+"""What to do about a disk that refuses, by the reason."""
 
 
 class PolicyloopError(Exception):
@@ -42,6 +56,12 @@ class PolicyloopError(Exception):
 
 class StorageError(PolicyloopError):
     """The disk refused: no space, read-only, or a file that cannot be opened."""
+
+    @classmethod
+    def cannot_write(cls, path: Path, error: OSError) -> StorageError:
+        """Return the error of something that cannot be written, with the remedy that the system's reason asks for."""
+        remedy = _REMEDIES.get(error.errno or 0, "check the path and the disk")
+        return cls(f"cannot write {path}: {error.strerror}", remedy)
 
 
 class UsageError(PolicyloopError):

@@ -364,7 +364,7 @@ def test_a_full_disk_leaves_the_store_as_it_was(
 ) -> None:
     data = pack_signed(exported)
     with full_disk(100_000):  # type: ignore[attr-defined]
-        error = refused(data, robot, StorageError, "cannot write to")
+        error = refused(data, robot, StorageError, "cannot write")
     assert error.exit_code == 1
     receive(data, robot)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
 import subprocess
@@ -191,3 +192,18 @@ def test_every_exit_code_of_an_error_is_in_the_reference() -> None:
     text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
     for name in errors.__all__[:-1]:
         assert f"| {getattr(errors, name).exit_code} | `{name}` |" in text
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EACCES, "check who owns it, and who you are"),
+        (errno.EROFS, "the disk is read-only: choose another path, or mount it to be written"),
+        (errno.ENOENT, "choose another path: this one leads nowhere"),
+        (errno.EIO, "check the path and the disk"),
+    ],
+)
+def test_the_remedy_for_a_disk_that_refuses_fits_the_reason(number: int, remedy: str) -> None:
+    error = errors.StorageError.cannot_write(Path("x"), OSError(number, os.strerror(number)))
+    assert (error.message, error.remedy) == (f"cannot write x: {os.strerror(number)}", remedy)

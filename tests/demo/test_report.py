@@ -160,7 +160,7 @@ def test_a_short_demo_from_nothing_has_a_page_too(folder: Path, tmp_path: Path) 
 
 def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "report.json").mkdir()
-    with pytest.raises(StorageError, match="cannot write the report") as caught:
+    with pytest.raises(StorageError, match="cannot write") as caught:
         write_report(RESULT, DemoSettings(out=tmp_path))
     assert caught.value.exit_code == 1
 

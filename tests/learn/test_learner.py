@@ -607,7 +607,7 @@ def test_a_disk_that_refuses_the_last_policy_only_fails(journal: Journal, place:
             versions.rename(versions.with_name("kept"))
             versions.touch()
 
-    with pytest.raises(StorageError, match="cannot write bundle"):
+    with pytest.raises(StorageError, match="cannot write"):
         place.learner(journal, report=report).run()
     assert place.updates() == [0, 2, 4, 6]
 
@@ -617,7 +617,7 @@ def test_a_disk_that_refuses_the_first_policy_ends_the_training(
     journal: Journal, place: Place, full_disk: Callable[[int], Any]
 ) -> None:
     learner = place.learner(journal)
-    with full_disk(1000), pytest.raises(StorageError, match="cannot write bundle"):
+    with full_disk(1000), pytest.raises(StorageError, match="cannot write"):
         learner.run()
 
 

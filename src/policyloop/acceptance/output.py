@@ -42,7 +42,7 @@ def write_outcome(outcome: Outcome, source: Source, output: Path, bundle: Path |
             if bundle is not None:
                 write_directory(bundle, converted_bundle(outcome.report, outcome.rknn, source).contents)
     except OSError as error:
-        raise StorageError(f"cannot write {output}: {error.strerror}", "free some space") from error
+        raise StorageError.cannot_write(output, error) from error
 
 
 def converted_bundle(report: ConversionReport, rknn: bytes, source: Source) -> Bundle:

@@ -74,7 +74,7 @@ def receive_bundle(stream: BinaryIO, recipient: Recipient) -> Path:
             _write(staging / MANIFEST_NAME, data)
             _write(staging / SIGNATURE_NAME, signature)
         except OSError as error:
-            raise StorageError(f"cannot write to {staging}: {error.strerror}", "free some space") from error
+            raise StorageError.cannot_write(staging, error) from error
         return store.adopt(staging, name)
 
 

@@ -181,4 +181,4 @@ def sign_bundle(bundle: Path, manifest: bytes, signer: Signer) -> None:
         earlier = path.read_bytes() if path.exists() else b""
         write_file(path, sign_manifest(manifest, signer, earlier))
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}", "free some space") from error
+        raise StorageError.cannot_write(path, error) from error

@@ -132,7 +132,7 @@ class Store:
         try:
             write_directory(final, bundle.contents)
         except OSError as error:
-            raise StorageError(f"cannot write bundle {final}: {error.strerror}", "free some space") from error
+            raise StorageError.cannot_write(final, error) from error
         return final
 
     def check_newer(self, version: int, name: str) -> None:
@@ -361,7 +361,7 @@ class Store:
             os.close(fd)
 
     def _refused(self, error: OSError) -> StorageError:
-        return StorageError(f"cannot write to store {self.directory}: {error.strerror}", "free some space")
+        return StorageError.cannot_write(self.directory, error)
 
 
 def _check_not_bad(name: str, found: VersionState) -> None:

@@ -47,7 +47,7 @@ def pack(
     try:
         write_file(output, data)
     except OSError as error:
-        raise StorageError(f"cannot write {output}: {error.strerror}", "free some space") from error
+        raise StorageError.cannot_write(output, error) from error
     typer.echo(f"{output}: version {found.manifest.version} for {found.manifest.profile_name}, {len(data)} bytes")
 
 

@@ -33,7 +33,7 @@ def export(
     try:
         output.write_bytes(data)
     except OSError as error:
-        raise StorageError(f"cannot write {output}: {error.strerror}", "check the folder, free some space") from error
+        raise StorageError.cannot_write(output, error) from error
     if as_json:
         echo_json(
             {

@@ -62,7 +62,7 @@ def import_(
     try:
         write_directory(output, bundle.contents)
     except OSError as error:
-        raise StorageError(f"cannot write {output}: {error.strerror}", "free some space") from error
+        raise StorageError.cannot_write(output, error) from error
     if signer is not None:
         sign_bundle(output, bundle.manifest.encode(), signer)
     about = bundle.manifest

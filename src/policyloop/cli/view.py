@@ -75,4 +75,4 @@ def _write(path: Path, reel: Reel) -> None:
     try:
         write_file(path, episode_page(reel).encode())
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}", "check the folder, or give --output") from error
+        raise StorageError.cannot_write(path, error) from error

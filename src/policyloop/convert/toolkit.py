@@ -129,7 +129,7 @@ class Toolkit:
             shutil.rmtree(self.directory, ignore_errors=True)
             fresh.rename(self.directory)
         except OSError as error:
-            raise StorageError(f"cannot install into {self.directory}: {error.strerror}", "free some space") from error
+            raise StorageError.cannot_write(self.directory, error) from error
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
 

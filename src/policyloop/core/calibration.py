@@ -57,7 +57,7 @@ def save_inputs(directory: Path, number: int, arrays: Arrays) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         write_file(path, buffer.getvalue())
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}", "free some space") from error
+        raise StorageError.cannot_write(path, error) from error
     return path
 
 

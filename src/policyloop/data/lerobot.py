@@ -58,7 +58,7 @@ def export_lerobot(journal: Journal, output: Path, progress: Callable[[int, int]
     try:
         write_directory(output, files)
     except OSError as error:
-        raise StorageError(f"cannot write {output}: {error.strerror}", "free some space") from error
+        raise StorageError.cannot_write(output, error) from error
     return len(rows)
 
 

@@ -59,7 +59,7 @@ def export_mcap(journal: Journal, output: Path, progress: Callable[[int, int], N
         staging.replace(output)
     except OSError as error:
         staging.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {output}: {error.strerror}", "free some space") from error
+        raise StorageError.cannot_write(output, error) from error
     except BaseException:
         staging.unlink(missing_ok=True)
         raise

@@ -27,7 +27,7 @@ def write_report(result: DemoResult, settings: DemoSettings) -> Path:
         path = settings.out / "report.html"
         path.write_text(_page(result, settings), encoding="utf-8")
     except OSError as error:
-        raise StorageError(f"cannot write the report to {settings.out}: {error.strerror}", "free some space") from error
+        raise StorageError.cannot_write(settings.out, error) from error
     return path
 
 

@@ -181,6 +181,6 @@ def put_in_charge(proposal: Proposal, store: Store, signer: Signer | None) -> Pa
         try:
             write_file(path / SIGNATURE_NAME, data)
         except OSError as error:
-            raise StorageError(f"cannot write to {path}: {error.strerror}", "free some space") from error
+            raise StorageError.cannot_write(path, error) from error
     deliver(proposal.bundle, store, signer)
     return path

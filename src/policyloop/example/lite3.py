@@ -50,7 +50,7 @@ def write_lite3_example(directory: Path, seed: int = 0) -> None:
     try:
         write_directory(directory, files)
     except OSError as error:
-        raise StorageError(f"cannot write {directory}: {error.strerror}", "free some space") from error
+        raise StorageError.cannot_write(directory, error) from error
 
 
 def _random_policy(sizes: tuple[int, ...], seed: int) -> bytes:

@@ -73,7 +73,9 @@ class Journal:
             try:
                 about = msgspec.json.decode(about_path.read_bytes(), type=_About)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise IncompatibleError(f"{about_path}: {error}") from error
+                raise IncompatibleError(
+                    f"{about_path}: {error}", "it is damaged, or of something else: restore it from a copy"
+                ) from error
             if about.format > FORMAT:
                 raise IncompatibleError(f"{about_path}: format {about.format}", "upgrade policyloop")
             if profile is not None and about.profile_digest != profile.digest:
@@ -94,7 +96,7 @@ class Journal:
                 write_file(about_path, msgspec.json.format(msgspec.json.encode(about), indent=2))
             except OSError as error:
                 self._log.close()
-                raise StorageError(f"cannot write {about_path}: {error.strerror}", "free some space") from error
+                raise StorageError.cannot_write(about_path, error) from error
 
     @property
     def first(self) -> int:
@@ -202,7 +204,7 @@ class Journal:
         try:
             write_file(path, msgspec.json.encode(content))
         except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror}", "free some space") from error
+            raise StorageError.cannot_write(path, error) from error
 
     def close(self) -> None:
         """Release the files."""
