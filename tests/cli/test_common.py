@@ -21,6 +21,7 @@ COMMANDS = [
     (),
     ("calibrate",),
     ("demo",),
+    ("doctor",),
     ("evaluate",),
     ("example",),
     ("example", "lite3"),
@@ -35,6 +36,7 @@ COMMANDS = [
     ("run",),
     ("sim",),
     ("train",),
+    ("view",),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,6 +107,14 @@ def small(tmp_path: Path) -> Iterator[Path]:
 def test_a_really_full_file_system_is_full(small: Path) -> None:
     with pytest.raises(StorageError, match=r"0\.0 GB free in .* \(tmpfs\)"):
         disks.room("disk", small / "journal")
+
+
+def test_a_spool_needs_room_for_the_rest_of_its_budget(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    with (tmp_path / "000000000000.seg").open("wb") as segment:
+        segment.truncate(2 * free)  # a hole: it takes no room
+    assert "may be written" in disks.spooled(tmp_path, 3 * free + GB).remedy
+    assert "may be written" not in disks.spooled(tmp_path, 2 * free).remedy
 
 
 def test_a_whole_journal_is_fine(journal: Callable[..., Path]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -32,7 +31,7 @@ _NEWEST = 2000
 _GAPS = 0.01
 _FLEETING = ("tmpfs", "ramfs")
 _REMOTE = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p")
-_MOUNTS = Path("/proc/self/mountinfo")
+_MOUNTS, _LOCKS = Path("/proc/self/mountinfo"), Path("/proc/locks")
 
 T = TypeVar("T")
 StatVfs = Callable[[Path], os.statvfs_result]
@@ -46,9 +45,7 @@ def checks(scope: Scope) -> list[Check]:
         found.append(Check("disk of the journal", partial(room, "disk of the journal", journal)))
         found.append(Check("journal", partial(recorded, journal)))
     if spool is not None:
-        found.append(
-            Check("disk of the spool", partial(room, "disk of the spool", spool, UplinkSettings().spool_bytes))
-        )
+        found.append(Check("disk of the spool", partial(spooled, spool)))
     if store is not None:
         found.append(Check("disk of the store", partial(room, "disk of the store", store)))
         found.append(Check("store", partial(versions, store, scope)))
@@ -76,6 +73,12 @@ def room(
     elif kind in _REMOTE:
         remedy = "locks and syncs of a network disk cannot be relied on: use a local one"
     return Finding(what=what, state="doubtful" if remedy else "fine", found=found, remedy=remedy)
+
+
+def spooled(path: Path, budget_bytes: int = UplinkSettings().spool_bytes) -> Finding:
+    """Tell whether the rest of a spool's budget fits on its disk."""
+    used_bytes = sum(segment.stat().st_size for segment in path.glob("*.seg"))
+    return room("disk of the spool", path, max(0, budget_bytes - used_bytes))
 
 
 def _filesystem(place: Path, mounts: Path) -> str:
@@ -114,14 +117,13 @@ def recorded(path: Path) -> list[Finding]:
 
 
 def _is_written(journal: Path) -> bool:
+    """Ask the kernel whether somebody holds the writer's lock; trying to take it could keep a gateway from starting."""
     try:
-        with (journal / "lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        inode = (journal / "lock").stat().st_ino
+        held = _LOCKS.read_text().splitlines()
     except OSError:
-        pass  # no lock: copied from elsewhere
-    return False
+        return False  # copied from elsewhere; or nobody tells
+    return any("FLOCK" in line and f":{inode} " in line for line in held)
 
 
 def _damage(journal: Journal) -> tuple[int, int]:
