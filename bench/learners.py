@@ -40,7 +40,7 @@ ROBOTS = 8
 TURN = 100
 """Steps that are driven whenever the learner waits."""
 
-POINTS = 4
+POINTS = 2
 """Policies on the way that are judged."""
 
 

@@ -29,7 +29,7 @@ class RlpdSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Fresh steps per update: after each the robot gets a new policy."""
     critic_steps: float = 2.0
     """Gradient steps of the critics per fresh step."""
-    actor_interval: Annotated[int, msgspec.Meta(ge=1)] = 2
+    actor_interval: Annotated[int, msgspec.Meta(ge=1)] = 4
     """Gradient steps of the critics per step of the actor, which has to look at pictures."""
     warmup_steps: int = 1000
     """Gradient steps of the critics alone, on the demonstrations, before the first update: a clone is not torn up."""
@@ -41,25 +41,25 @@ class RlpdSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     demonstration_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
     capacity: Annotated[int, msgspec.Meta(ge=1)] = 50_000
     """States of each replay."""
-    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 3e-4
-    critic_learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 3e-4
+    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 6e-4
+    critic_learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 6e-4
     learning_rate_floor: float = 0.1
     """Share of the actor's learning rate that is left at the end of the schedule."""
     gamma: float = 0.97
     target_rate: float = 0.005
     """Share by which the target critics follow at each gradient step."""
-    critics: Annotated[int, msgspec.Meta(ge=1)] = 10
+    critics: Annotated[int, msgspec.Meta(ge=1)] = 6
     target_critics: Annotated[int, msgspec.Meta(ge=1)] = 2
     """Of so many random ones the least believes (Chen et al., 2101.05982)."""
     reward_scale: float = 0.1
-    temperature: float = 0.05
+    temperature: float = 0.005
     """Worth of entropy at first; it is then steered towards `target_entropy`."""
     target_entropy: float = -1.0
     """Of each action, nats."""
     demonstration_weight: float = 1.0
     """Weight of a cloning loss beside the actor's own, where there is a clone, at the first update; falls linearly."""
     max_grad_norm: float = 10.0
-    initial_log_std: float = -1.0
+    initial_log_std: float = -2.0
     noise_hold_ticks: int = 2
     """Exploration noise is drawn anew every so many ticks: slower noise moves a real robot further."""
 
