@@ -1,4 +1,4 @@
-"""Environments and policies of the user's own, named on the command line and nowhere else (row S30).
+"""Environments, policies and robots of the user's own, named on the command line and nowhere else (row S30).
 
 Code is loaded from what a person typed, never from a file, a bundle or the network.
 """
@@ -16,7 +16,7 @@ from policyloop.errors import ConfigError
 __all__ = ["load_driver", "load_factory"]
 
 
-def load_factory(reference: str, option: str) -> Callable[[], Any]:
+def load_factory(reference: str, option: str) -> Callable[..., Any]:
     """Return the function behind `module:name`; the working directory is searched too.
 
     Args:
@@ -41,7 +41,7 @@ def load_factory(reference: str, option: str) -> Callable[[], Any]:
     factory = getattr(module, name, None)
     if not callable(factory):
         raise ConfigError(f"{option}: {module_name} has nothing to call named {name}", "name a function or a class")
-    result: Callable[[], Any] = factory
+    result: Callable[..., Any] = factory
     return result
 
 

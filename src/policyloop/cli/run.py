@@ -30,7 +30,8 @@ def run(
     io: Annotated[
         str,
         typer.Option(
-            help="sim: a simulated robot; bridge[:FILE], unix:PATH, tcp:[HOST:]PORT, zmq:ADDRESS: a controller in C++."
+            help="sim: a simulated robot; bridge[:FILE], unix:PATH, tcp:[HOST:]PORT, zmq:ADDRESS: a controller in C++; "
+            "module:factory: your own robot in Python."
         ),
     ] = "sim",
     connect: Annotated[str, typer.Option(help="Gateway address; none = do not stream.")] = "",
@@ -69,17 +70,15 @@ def run(
 
     import numpy as np
 
-    from policyloop.cli.machine import open_machine
+    from policyloop.cli.machine import check_io, open_machine
     from policyloop.core.clock import MonotonicClock
     from policyloop.core.profile import load_profile
-    from policyloop.robot.bridge.opening import parsed
     from policyloop.robot.calibration import CalibrationSettings
     from policyloop.robot.program import Program, ProgramSettings
     from policyloop.robot.service import LinkSettings
     from policyloop.runtime.health import SwapSettings
 
-    if io != "sim":
-        parsed(io)  # before anything is opened
+    check_io(io)
     loaded = load_profile(profile)
     identity = identity_at(keys)
     robot_name = name or (identity.name if identity else socket.gethostname())

@@ -156,7 +156,7 @@ def test_anything_else_is_a_usage_error_that_names_the_forms(io: str, lite3: Rob
         open_bridge(io, lite3, "dog")
     assert caught.value.exit_code == 2
     assert f"--io {io}" in caught.value.message
-    assert caught.value.remedy == f"use sim, {IO_FORMS}"
+    assert caught.value.remedy == f"use sim, {IO_FORMS}; or module:factory, a robot of your own"
 
 
 @pytest.mark.parametrize("io", ["tcp:0.0.0.0:5123", "tcp:192.0.2.1:5123", "zmq:tcp://*:5123"])

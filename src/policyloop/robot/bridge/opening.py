@@ -13,8 +13,9 @@ from policyloop.robot.bridge.shared_memory import SharedMemoryBridge
 from policyloop.robot.bridge.sockets import SocketBridge
 from policyloop.robot.bridge.zeromq import ZeroMqBridge
 
-__all__ = ["IO_FORMS", "open_bridge", "parsed"]
+__all__ = ["BRIDGES", "IO_FORMS", "open_bridge", "parsed"]
 
+BRIDGES = ("bridge", "unix", "tcp", "zmq")
 IO_FORMS = "bridge, bridge:FILE, unix:PATH, tcp:PORT, tcp:HOST:PORT or zmq:ADDRESS"
 
 
@@ -69,5 +70,5 @@ def parsed(io: str) -> tuple[str, str]:
     kind, _, where = io.partition(":")
     complete = {"bridge": True, "unix": where != "", "tcp": where.rpartition(":")[2].isdecimal(), "zmq": where != ""}
     if not complete.get(kind):
-        raise UsageError(f"--io {io}", f"use sim, {IO_FORMS}")
+        raise UsageError(f"--io {io}", f"use sim, {IO_FORMS}; or module:factory, a robot of your own")
     return kind, where
