@@ -6,7 +6,7 @@ READY := $(VENV)/.installed
 export POLICYLOOP_TOOLKIT ?= $(CURDIR)/.toolkit
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long test-aarch64 test-ros toolkit lint bench dist clean
+.PHONY: demo test test-long test-aarch64 test-ros toolkit lint docs animation bench dist clean
 
 demo: $(READY)
 	$(BIN)/policyloop demo --out demo $(ARGS)
@@ -39,6 +39,17 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# HTML in build/docs, in an environment of its own that sees the other one; warnings are errors.
+docs: $(READY)
+	test -x .docs/bin/python || $(BIN)/python -m venv .docs
+	.docs/bin/python -m pip install --quiet --requirement docs/requirements.txt
+	PYTHONPATH="src:$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+		.docs/bin/python -m sphinx -W --keep-going -q docs build/docs
+
+# The picture of the README, of a demo that has run: make demo animation
+animation: $(READY)
+	$(BIN)/python docs/animation.py demo docs/images/before-after.webp
+
 bench: $(READY)
 	$(BIN)/python bench/simulator.py
 	$(BIN)/python bench/driver.py
@@ -55,4 +66,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) .ros .toolkit .aarch64 demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .ros .docs .toolkit .aarch64 demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

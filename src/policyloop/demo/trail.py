@@ -11,7 +11,7 @@ from policyloop.core.step import Observation, TimedCommand
 from policyloop.evaluate import make_driver
 from policyloop.robot.actor import Actor
 from policyloop.robot.recorder import Recorder
-from policyloop.safety.gate import SafetyGate
+from policyloop.safety.gate import GateMode, SafetyGate
 from policyloop.sim.robot import SimulatedRobot
 from policyloop.sim.rover import arena
 from policyloop.view.pictures import as_jpeg, false_colour
@@ -67,14 +67,22 @@ class _Witness:
         return False
 
 
-def record_trail(profile: RobotProfile, driver: str, label: str, arena_seed: int, *, pictures: bool = False) -> Trail:
+def record_trail(
+    profile: RobotProfile,
+    driver: str,
+    label: str,
+    arena_seed: int,
+    *,
+    pictures: bool = False,
+    gate: GateMode = "full",
+) -> Trail:
     """Drive one arena as `evaluate` does and write down what happened."""
     rng = np.random.default_rng([777, arena_seed])
     chosen, close = make_driver(driver, profile, rng)
     clock = VirtualClock()
     witness = _Witness(SimulatedRobot(profile, [arena_seed], rng, clock), profile, pictures)
     recorder = Recorder(profile, "trail", "")
-    actor = Actor(profile, witness, witness, chosen, SafetyGate(profile), recorder, clock)
+    actor = Actor(profile, witness, witness, chosen, SafetyGate(profile, gate), recorder, clock)
     while not recorder.episodes:
         actor.tick()
     close()
