@@ -1,6 +1,5 @@
 """A Sphinx extension: the reference pages are made of the code itself.
 
-{commands}                      every command of `policyloop`, with its arguments and options
 {settings} module:Struct ...    a table of the fields of msgspec structs
 """
 
@@ -10,69 +9,29 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
-import typer
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
-from typer.core import TyperGroup
-
-from policyloop.cli import app
-
-if TYPE_CHECKING:
-    from typer.core import TyperCommand
 
 __all__ = ["setup"]
 
 
-class _Generated(SphinxDirective):
-    """Puts Markdown lines where the directive stands."""
+class Settings(SphinxDirective):
+    """Puts tables of structs where the directive stands."""
 
     has_content = True
 
-    def lines(self) -> Iterator[str]:
-        raise NotImplementedError
-
     def run(self) -> list[nodes.Node]:
-        return self.parse_text_to_nodes("\n".join(self.lines()), allow_section_headings=True)
+        return self.parse_text_to_nodes("\n".join(self._lines()), allow_section_headings=True)
 
-
-class Commands(_Generated):
-    """Every command."""
-
-    def lines(self) -> Iterator[str]:
-        yield from _command_lines("policyloop", typer.main.get_command(app))
-
-
-class Settings(_Generated):
-    """Tables of structs."""
-
-    def lines(self) -> Iterator[str]:
+    def _lines(self) -> Iterator[str]:
         for reference in self.content:
             module, _, name = reference.strip().partition(":")
             yield from _struct_lines(getattr(importlib.import_module(module), name))
-
-
-def _command_lines(path: str, command: TyperGroup | TyperCommand) -> Iterator[str]:
-    if isinstance(command, TyperGroup):
-        for name, entry in sorted(command.commands.items()):
-            yield from _command_lines(f"{path} {name}", entry)
-        return
-    shown = [entry for entry in command.params if not entry.hidden]
-    arguments = " ".join(entry.name.upper() for entry in shown if entry.param_type_name == "argument")
-    yield from (f"## `{path}`", "", _plain(command.help), "", f"`{path} [OPTIONS] {arguments}`".replace(" `", "`"), "")
-    yield from ("| | default | |", "|---|---|---|")
-    for entry in shown:
-        if entry.param_type_name == "argument":
-            names, default = f"`{entry.name.upper()}`", ""
-        else:
-            names = ", ".join(f"`{option}`" for option in (*entry.opts, *entry.secondary_opts))
-            default = "needed" if entry.required else "" if entry.default is False else _default(entry.default)
-        yield f"| {names} | {default} | {_plain(entry.help)} |"
-    yield ""
 
 
 def _struct_lines(struct: type[msgspec.Struct]) -> Iterator[str]:
@@ -119,6 +78,5 @@ def _plain(text: str | None) -> str:
 
 def setup(application: Sphinx) -> dict[str, bool]:
     """Register the directives."""
-    application.add_directive("commands", Commands)
     application.add_directive("settings", Settings)
     return {"parallel_read_safe": True}
