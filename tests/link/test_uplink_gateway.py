@@ -785,6 +785,16 @@ def test_a_robot_on_hold_learns_that_a_restarted_gateway_asks_for_none(house, st
     house.until(lambda: not uplink.hold, uplink, timeout_s=house.soon_s)
 
 
+def test_a_pause_does_not_outlast_who_asked_for_it(house, steps):
+    gateway = house.gateway(house.journal())
+    gateway.announce(hold=True)
+    uplink = house.uplink(gateway.address, settings=msgspec.structs.replace(QUICK, dead_after_s=0.5))
+    steps(uplink, 0, 1)
+    house.until(lambda: uplink.hold and not uplink.pending, uplink)
+    gateway.close()
+    house.until(lambda: not uplink.hold, uplink)
+
+
 def test_announcements_of_a_restarted_gateway_reach_a_robot_that_sent_since(house, steps):
     address = house.lasting_address()
     journal = house.journal()

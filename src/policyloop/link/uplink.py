@@ -72,7 +72,7 @@ class Uplink:
 
     Attributes:
         boot: Random name of this start of the program.
-        hold: The learner asks the robot to pause.
+        hold: The learner asks the robot to pause; nobody does while the gateway is not heard.
         policy_version: Newest policy the trainer has shipped, 0 if none.
         rejected: Steps that the gateway refused.
     """
@@ -146,7 +146,7 @@ class Uplink:
         """Begin anew with a new socket: ZeroMQ itself gives up after a handshake that was refused."""
         self._socket.close()
         self._socket = self._open()
-        self._welcome = False
+        self._welcome = self.hold = False  # who asked for a pause may be gone
         if self._in_flight:
             self._next_to_send = self._in_flight[0][0]
             self._in_flight.clear()
