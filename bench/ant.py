@@ -4,9 +4,9 @@
     python bench/ant.py [--threads 2]
 
 Eight Ants, 256 steps each, then four epochs of minibatches of 256; an actor of 512-256 and a critic of 128-128, tanh.
-Every contender is a process of its own and works in turn, round after round. "ours" steps MuJoCo itself, in
-`--threads` threads, and gives what Ant-v5 gives: checked when it starts. "ours, Gymnasium's Ants" steps what the others step.
-With one thread the CPU's time counts, with more the clock on the wall; others then may step each Ant in a process of its own.
+Every contender is a process of its own and works in turn, round after round. "ours" steps MuJoCo itself, in `--threads`
+threads, and gives what Ant-v5 gives: checked when it starts. "ours, Gymnasium's Ants" steps what the others step. With
+one thread the CPU's time counts, with more the clock on the wall; others then step each Ant in a process of its own.
 """
 
 from __future__ import annotations
@@ -315,7 +315,12 @@ class RslEnvs:
         seen, reward, terminated, truncated, _ = self._envs.step(actions.numpy())
         self._seen = self._tensors(seen)
         ended = torch.as_tensor(terminated | truncated)
-        return self._seen, torch.as_tensor(reward, dtype=torch.float32), ended, {"time_outs": torch.as_tensor(truncated)}
+        return (
+            self._seen,
+            torch.as_tensor(reward, dtype=torch.float32),
+            ended,
+            {"time_outs": torch.as_tensor(truncated)},
+        )
 
 
 def rsl_rl(threads: int) -> Iteration:

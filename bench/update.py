@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import statistics
@@ -18,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
+import msgspec
 import torch
 from machine import machine
 
@@ -27,8 +29,9 @@ from policyloop.learn.distribution import gaussian_log_prob
 from policyloop.learn.networks import SCAN_COLUMNS, ActorCritic, make_network
 from policyloop.learn.ppo import PpoSettings, make_optimizer, ppo_update
 from policyloop.learn.rollout import Rollout
+from policyloop.learn.tuning import choose_execution
 
-CONTENDERS = ("ours", "CleanRL", "CleanRL, our allocator", "SB3", "SB3, our allocator")
+CONTENDERS = ("ours", "ours in float32", "CleanRL", "CleanRL, our allocator", "SB3", "SB3, our allocator")
 
 
 def rollout(network: ActorCritic, profile: RobotProfile, samples: int) -> Rollout:
@@ -49,7 +52,26 @@ def rollout(network: ActorCritic, profile: RobotProfile, samples: int) -> Rollou
         sample = mean + log_std.exp() * torch.randn_like(mean)
     advantage = torch.randn(samples)
     log_prob = gaussian_log_prob(sample, mean, log_std)
-    return Rollout(features, sample, log_prob, mean, log_std, advantage, value + advantage)
+    return Rollout(features, sample, log_prob, mean, log_std, mean, log_prob, advantage, value + advantage)
+
+
+def our_update(
+    network: ActorCritic, profile: RobotProfile, data: Rollout, arguments: argparse.Namespace
+) -> Callable[[], Callable[[], object]]:
+    """Return an update as the learner runs it: as is fastest here, or in float32."""
+    execution = choose_execution(network, profile, arguments.minibatch, torch.device("cpu"))
+    if arguments.contender == "ours in float32":
+        execution = msgspec.structs.replace(execution, precision="float32", channels_last=True)
+    print(execution, file=sys.stderr)
+    execution.lay_out(network)
+    settings = PpoSettings(epochs=arguments.epochs, minibatch=arguments.minibatch, max_kl=math.inf)
+    optimizer, generator = make_optimizer(network, settings), torch.Generator().manual_seed(0)
+
+    def update() -> None:
+        with execution.applied_to(network):
+            ppo_update(network, optimizer, data, settings, generator=generator, rows_at_once=execution.rows_at_once)
+
+    return lambda: update
 
 
 def contender(arguments: argparse.Namespace) -> Callable[[], Callable[[], object]]:
@@ -59,10 +81,8 @@ def contender(arguments: argparse.Namespace) -> Callable[[], Callable[[], object
     network = make_network(arguments.network, profile)
     data = rollout(network, profile, arguments.samples)
     name = arguments.contender.split(",")[0]
-    if name == "ours":
-        settings = PpoSettings(epochs=arguments.epochs, minibatch=arguments.minibatch)
-        optimizer, generator = make_optimizer(network, settings), torch.Generator().manual_seed(0)
-        return lambda: lambda: ppo_update(network, optimizer, data, settings, generator=generator)
+    if name.startswith("ours"):
+        return our_update(network, profile, data, arguments)
     import peers
 
     if name == "SB3":
@@ -83,9 +103,10 @@ def contender(arguments: argparse.Namespace) -> Callable[[], Callable[[], object
 def compete(arguments: argparse.Namespace) -> None:
     """Be one contender: update whenever a line comes in, and report."""
     torch.set_num_threads(1)
-    if arguments.contender == "ours" or "allocator" in arguments.contender:
+    if arguments.contender.startswith("ours") or "allocator" in arguments.contender:
         keep_freed_memory()
     prepare = contender(arguments)
+    print("ready", flush=True)
     for _ in sys.stdin:
         update = prepare()
         before = resource.getrusage(resource.RUSAGE_SELF)
@@ -99,12 +120,12 @@ def rounds(arguments: argparse.Namespace) -> Iterator[dict[str, list[float]]]:
     """Let everybody update in turn; yields user seconds, system seconds and peak MB of each."""
     words = [sys.executable, __file__, *sys.argv[1:], "--contender"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    processes = {
-        name: subprocess.Popen(
+    processes = {}
+    for name in CONTENDERS:
+        processes[name] = subprocess.Popen(
             [*words, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        for name in CONTENDERS
-    }
+        processes[name].stdout.readline()  # one after another: ours tries what is fastest
     for _ in range(arguments.rounds + 1):  # the first one warms up
         results = {}
         for name, process in processes.items():

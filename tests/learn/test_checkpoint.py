@@ -33,6 +33,7 @@ from policyloop.learn.checkpoint import (
 from policyloop.learn.feed import FeedState
 from policyloop.learn.networks import ActorCritic, make_network
 from policyloop.learn.ppo import PpoSettings, make_optimizer
+from policyloop.learn.tuning import Execution
 
 Begin = Callable[..., tuple[BaseProcess, Connection]]
 
@@ -362,6 +363,7 @@ from policyloop.bundle.manifest import decode_manifest
 from policyloop.learn.checkpoint import load_checkpoint, save_checkpoint
 from policyloop.learn.networks import make_network
 from policyloop.learn.ppo import PpoSettings, make_optimizer
+from policyloop.learn.tuning import Execution
 torch.set_num_threads(1)
 checkpoint = load_checkpoint(first)
 state = checkpoint.state
@@ -432,3 +434,58 @@ def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(
 @AGAIN
 def test_five_hundred_kills(again: bool, begin: Begin, training: Training, tmp_path: Path) -> None:
     assert kill_saves(500, again=again, begin=begin, training=training, root=tmp_path) > 50
+
+
+def test_a_network_whose_weights_lie_otherwise_goes_on_bit_for_bit(tmp_path: Path, mini: RobotProfile) -> None:
+    def training(seed: int) -> tuple[ActorCritic, torch.optim.Adam]:
+        torch.manual_seed(seed)
+        network = make_network("spatial", mini)
+        Execution(channels_last=True).lay_out(network)
+        return network, make_optimizer(network, PpoSettings())
+
+    def step(network: ActorCritic, optimizer: torch.optim.Adam) -> None:
+        optimizer.zero_grad()
+        network.mean(features).square().sum().backward()
+        optimizer.step()
+
+    generator = torch.Generator().manual_seed(0)
+    height, width = mini.camera.height, mini.camera.width  # type: ignore[union-attr]
+    features = {
+        "rgb": torch.randint(0, 256, (4, 3, height, width), generator=generator, dtype=torch.uint8),
+        "depth": torch.randint(0, 256, (4, 1, height, width), generator=generator, dtype=torch.uint8),
+        "proprio": torch.randn((4, mini.proprio_size), generator=generator),
+    }
+    network, optimizer = training(0)
+    step(network, optimizer)
+    state = CheckpointState(
+        profile=mini,
+        profile_digest=mini.digest,
+        network="spatial",
+        normalizer=mini.nominal_normalizer,
+        version=1,
+        update=1,
+        seed=0,
+        cloned=False,
+        demonstrations_until=0,
+        feed=FeedState(),
+        elapsed_s=0.0,
+        settings={},
+    )
+    bundle = export_bundle(
+        network,
+        mini,
+        mini.nominal_normalizer,
+        network_name="spatial",
+        version=1,
+        noise_hold_ticks=1,
+        observations=probe_features(mini, 2),
+        training={},
+    )
+    save_checkpoint(tmp_path, state, network, optimizer, generator, bundle)
+    saved = load_checkpoint(tmp_path / "000001")
+    other, other_optimizer = training(1)
+    saved.restore(other, other_optimizer, None)
+    step(network, optimizer)
+    step(other, other_optimizer)
+    for ours, theirs in zip(other.parameters(), network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

@@ -26,6 +26,8 @@ from policyloop.core.clock import VirtualClock
 from policyloop.core.profile import RobotProfile, Stream
 from policyloop.core.step import Observation, Step
 from policyloop.errors import ConfigError, IncompatibleError, PolicyloopError, StorageError
+from policyloop.learn import learner as learner_module
+from policyloop.learn import on_policy
 from policyloop.learn.algorithm import Lesson
 from policyloop.learn.bc import BcSettings
 from policyloop.learn.checkpoint import latest_checkpoint, load_checkpoint
@@ -33,6 +35,7 @@ from policyloop.learn.learner import Learner, Progress
 from policyloop.learn.on_policy import OnPolicy
 from policyloop.learn.ppo import PpoSettings
 from policyloop.learn.settings import LearnerSettings
+from policyloop.learn.tuning import Execution
 from policyloop.link.gateway import Gateway
 from policyloop.link.journal import Journal
 from policyloop.robot.actor import Actor
@@ -370,6 +373,49 @@ def test_a_learner_that_goes_another_way_after_a_kill_ships_under_new_numbers(
     versions = [int(path.name.partition("-")[0]) for path in place.store.versions()]
     assert versions == list(range(1, 12))  # 7 before, and four that nobody has had
     assert learner.version == 11
+
+
+def test_a_learner_goes_on_in_the_way_that_it_was_updated_before(
+    journal: Journal, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = Execution(rows_at_once=5)
+    monkeypatch.setattr(learner_module, "choose_execution", lambda *arguments: chosen)
+    place.learner(journal, change(total_updates=2)).run()
+    checkpoint = latest_checkpoint(place.checkpoints)
+    assert checkpoint is not None
+    assert msgspec.convert(checkpoint.state.settings["execution"], Execution) == chosen
+    monkeypatch.setattr(learner_module, "choose_execution", lambda *arguments: Execution())
+    used: list[int] = []
+    update = learner_module.ppo_update
+    monkeypatch.setattr(
+        learner_module,
+        "ppo_update",
+        lambda *args, **more: (used.append(more["rows_at_once"]), update(*args, **more))[1],
+    )
+    place.learner(journal, resume=True).run()
+    place.learner(journal, change(total_updates=7, execution=Execution(rows_at_once=3)), resume=True).run()
+    assert used == [5, 5, 5, 5, 3]  # settings that say how have the last word
+
+
+def test_a_gpu_that_disappears_costs_what_came_after_the_last_checkpoint(
+    journal: Journal, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = Place(tmp_path / "undisturbed")
+    undisturbed.learner(journal).run()
+    update, calls = on_policy.ppo_update, iter(range(100))
+
+    def disappears(*arguments: Any, **more: Any) -> dict[str, float]:
+        if next(calls) == 3:
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+        return update(*arguments, **more)
+
+    monkeypatch.setattr(on_policy, "ppo_update", disappears)
+    with pytest.raises(PolicyloopError, match="the GPU failed: CUDA error: device-side assert") as caught:
+        place.learner(journal).run()
+    assert caught.value.exit_code == 1
+    assert place.updates() == [0, 2]
+    place.learner(journal, resume=True).run()
+    assert place.fingerprint() == undisturbed.fingerprint()
 
 
 def test_a_learner_goes_on_before_a_damaged_checkpoint_bit_for_bit(journal: Journal, place: Place) -> None:
@@ -742,6 +788,7 @@ def test_at_lag_zero_the_learner_sees_the_robots_own_distribution(
         record(journal, ScriptedDriver(profile), 150, 0, disturb=True)
         settings = change(
             network="spatial",
+            execution=Execution(),  # in float32, as on the robot
             demonstrations=150,
             update_interval=128,
             total_updates=1,

@@ -453,3 +453,29 @@ def test_a_stream_of_only_human_and_scripted_steps_gives_the_policy_nothing_to_l
     assert feed.ready == 0
     assert feed.take() == []
     assert feed.ledger == {"demonstration": 20}
+
+
+@pytest.mark.parametrize("name", ["mlp", "spatial", "original"])
+def test_a_minibatch_in_parts_is_the_whole_minibatch(name: str, mini: RobotProfile) -> None:
+    torch.manual_seed(0)
+    network = make_network(name, mini)
+    rollout = on_policy(network, mini, 20)
+    settings = PpoSettings(epochs=2, minibatch=10, entropy_weight=0.01, max_kl=math.inf)
+
+    def updated(rows_at_once: int) -> tuple[ActorCritic, dict[str, float]]:
+        twin = copy.deepcopy(network)
+        statistics = ppo_update(
+            twin,
+            make_optimizer(twin, settings),
+            rollout,
+            settings,
+            generator=torch.Generator().manual_seed(0),
+            auxiliary_loss=lambda: twin.log_std.square().sum(),
+            rows_at_once=rows_at_once,
+        )
+        return twin, statistics
+
+    (whole, of_whole), (parts, of_parts) = updated(0), updated(4)  # 4 + 4 + 2
+    for ours, theirs in zip(parts.parameters(), whole.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-6)
+    assert of_parts == pytest.approx(of_whole, rel=1e-4, abs=1e-6)

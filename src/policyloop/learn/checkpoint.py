@@ -99,7 +99,7 @@ def optimizer_tensors(name: str, optimizer: torch.optim.Adam) -> dict[str, Tenso
     """Return an optimizer's moments and rates by names that begin with its own."""
     state = optimizer.state_dict()
     tensors = {
-        f"{name}.{index}.{key}": value.detach().cpu()
+        f"{name}.{index}.{key}": value.detach().cpu().contiguous()
         for index, entry in state["state"].items()
         for key, value in entry.items()
     }
@@ -119,6 +119,9 @@ def restore_optimizer(name: str, optimizer: torch.optim.Adam, tensors: dict[str,
     for group, rate in zip(state["param_groups"], tensors[f"{name}.rates"].tolist(), strict=True):
         group["lr"] = rate
     optimizer.load_state_dict(state)
+    for parameter, moments in optimizer.state.items():  # a fused step takes them to lie in memory as the weights do
+        for key in ("exp_avg", "exp_avg_sq"):
+            moments[key] = torch.empty_like(parameter, requires_grad=False).copy_(moments[key])
 
 
 def save_checkpoint(

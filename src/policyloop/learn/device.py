@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-from policyloop.errors import ConfigError
+from policyloop.errors import ConfigError, PolicyloopError
 
-__all__ = ["choose_device", "keep_freed_memory", "try_gpu"]
+__all__ = ["accelerator_errors", "choose_device", "keep_freed_memory", "try_gpu"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """glibc's malloc.h."""
@@ -57,3 +59,34 @@ def try_gpu() -> str:
             "this torch may lack its architecture; on ROCm try HSA_OVERRIDE_GFX_VERSION=10.3.0 (gfx103x)",
         ) from error
     return torch.cuda.get_device_name()
+
+
+_ACCELERATORS = ("CUDA error", "HIP error", "cuDNN error", "miopen")
+"""How messages of torch begin that have no class of their own."""
+
+
+@contextmanager
+def accelerator_errors() -> Iterator[None]:
+    """Name a GPU that fails, is full, or is gone; nothing on it can be saved any more, what is on disk stays.
+
+    Raises:
+        PolicyloopError: Instead of torch's own error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise PolicyloopError(
+            f"the memory of the GPU is full: {_first_line(error)}",
+            "free it, or set a smaller execution.rows_at_once, and go on with --resume",
+        ) from error
+    except RuntimeError as error:
+        if not isinstance(error, torch.AcceleratorError) and not str(error).startswith(_ACCELERATORS):
+            raise
+        raise PolicyloopError(
+            f"the GPU failed: {_first_line(error)}",
+            "look at its driver, and go on from the last checkpoint with --resume",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -42,7 +42,7 @@ from policyloop.learn.checkpoint import (
 )
 from policyloop.learn.delivery import deliver
 from policyloop.learn.demonstrations import is_demonstration
-from policyloop.learn.device import choose_device, keep_freed_memory
+from policyloop.learn.device import accelerator_errors, choose_device, keep_freed_memory
 from policyloop.learn.metrics import Metrics
 from policyloop.learn.networks import make_network
 from policyloop.learn.off_policy import OffPolicy
@@ -50,6 +50,7 @@ from policyloop.learn.on_policy import OnPolicy
 from policyloop.learn.restore_point import RestorePoint
 from policyloop.learn.settings import LearnerSettings
 from policyloop.learn.teachers import Teachers
+from policyloop.learn.tuning import Execution, choose_execution
 from policyloop.link.gateway import Gateway
 from policyloop.link.journal import Journal
 
@@ -133,6 +134,9 @@ class Learner:
         self._network = make_network(settings.network, self._profile, initial_log_std=settings.initial_log_std).to(
             self._device
         )
+        self._execution = self._chosen_execution(saved)
+        self._execution.lay_out(self._network)
+        self._settings = msgspec.structs.replace(settings, execution=self._execution)
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._normalizer = self._profile.nominal_normalizer
         self._version = self._update = self._failures = 0
@@ -162,6 +166,17 @@ class Learner:
         self._scores: list[float] = []
         self._started_s = time.monotonic()
         self._metrics = Metrics(runs)
+
+    def _chosen_execution(self, saved: Checkpoint | None) -> Execution:
+        """Return how updates run: as the settings say, as they ran before, or as is fastest here."""
+        if self._settings.execution is not None:
+            return self._settings.execution
+        before = None if saved is None else saved.state.settings.get("execution")
+        if before is not None:
+            execution = msgspec.convert(before, Execution)
+            if execution.device == self._device.type:
+                return execution  # another way rounds differently
+        return choose_execution(self._network, self._profile, self._settings.ppo.minibatch, self._device)
 
     def _begin(self, saved: Checkpoint | None) -> Algorithm:
         """Return the algorithm that improves the network, as it was in a checkpoint or new."""
@@ -286,15 +301,16 @@ class Learner:
         demonstrations = self._teachers.demonstrations
         rows = np.linspace(0, len(demonstrations) - 1, _PARITY_OBSERVATIONS).astype(int)
         self._recent_inputs = [{name: array[row] for name, array in demonstrations.features.items()} for row in rows]
-        statistics = clone(
-            self._network,
-            demonstrations,
-            self._profile,
-            self._settings.bc,
-            generator=self._generator,
-            device=self._device,
-            progress=lambda step, total, loss: self._tell("cloning", step, total),
-        )
+        with accelerator_errors(), self._execution.applied_to(self._network):
+            statistics = clone(
+                self._network,
+                demonstrations,
+                self._profile,
+                self._settings.bc,
+                generator=self._generator,
+                device=self._device,
+                progress=lambda step, total, loss: self._tell("cloning", step, total),
+            )
         self._algorithm = self._begin(None)
         self._ship()
         losses = {f"bc_{name}": number for name, number in statistics.items() if name.endswith("loss")}
@@ -352,7 +368,8 @@ class Learner:
         """
         before = RestorePoint(self._network, self._algorithm, self._generator)
         state = self._state()
-        lesson = self._algorithm.learn(self._update, self._share_done)
+        with accelerator_errors(), self._execution.applied_to(self._network):
+            lesson = self._algorithm.learn(self._update, self._share_done)
         if before.is_sound:
             self._failures = 0
             return lesson

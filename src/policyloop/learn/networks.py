@@ -8,6 +8,7 @@ and drives half as well (docs/benchmarks.md).
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 
 import torch
@@ -54,10 +55,12 @@ class ActorCritic(nn.Module):
     Attributes:
         actor: Modules whose weights are deployed.
         log_std: Exploration of each action before tanh; the robot draws with it.
+        convolution_dtype: What pictures are computed in; see `policyloop.learn.tuning`.
     """
 
     actor: nn.ModuleDict
     log_std: nn.Parameter
+    convolution_dtype: torch.dtype = torch.float32
 
     def mean(self, features: Features) -> Tensor:
         """Return the mean of the Gaussian before tanh, (n, actions)."""
@@ -79,6 +82,12 @@ class ActorCritic(nn.Module):
         """Return all the others."""
         critic = {id(parameter) for parameter in self.critic_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in critic]
+
+    def convolving(self, device: torch.device) -> AbstractContextManager[object]:
+        """Return the context in which pictures are computed in `convolution_dtype`."""
+        if self.convolution_dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(device.type, self.convolution_dtype)
 
 
 def unit_range(picture: Tensor) -> Tensor:
@@ -115,10 +124,12 @@ class OriginalNetwork(ActorCritic):
 
     def _encode(self, features: Features) -> Tensor:
         actor = self.actor
-        planes = torch.cat(
-            [actor["rgb"](unit_range(features["rgb"])), actor["depth"](unit_range(features["depth"]))], dim=1
-        )
-        return torch.cat([actor["fusion"](planes).flatten(1), actor["proprio"](features["proprio"])], dim=1)
+        with self.convolving(features["rgb"].device):
+            planes = torch.cat(
+                [actor["rgb"](unit_range(features["rgb"])), actor["depth"](unit_range(features["depth"]))], dim=1
+            )
+            pooled = actor["fusion"](planes).flatten(1)
+        return torch.cat([pooled.float(), actor["proprio"](features["proprio"])], dim=1)
 
     def mean(self, features: Features) -> Tensor:
         """See `ActorCritic.mean`."""
@@ -168,8 +179,10 @@ class SpatialNetwork(ActorCritic):
 
     def mean(self, features: Features) -> Tensor:
         """See `ActorCritic.mean`."""
-        planes = unit_range(torch.cat([features["rgb"], features["depth"]], dim=1)) - 0.25
-        encoded = [self.actor["trunk"](planes), self.actor["proprio"](features["proprio"])]
+        with self.convolving(features["rgb"].device):
+            planes = unit_range(torch.cat([features["rgb"], features["depth"]], dim=1)) - 0.25
+            seen = self.actor["trunk"](planes)
+        encoded = [seen.float(), self.actor["proprio"](features["proprio"])]
         mean: Tensor = self.actor["head"](torch.cat(encoded, dim=1))
         return mean
 

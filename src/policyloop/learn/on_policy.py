@@ -20,6 +20,7 @@ from policyloop.learn.rollout import Rollout, Trace
 from policyloop.learn.scores import Scores
 from policyloop.learn.settings import LearnerSettings
 from policyloop.learn.teachers import Teachers
+from policyloop.learn.tuning import Execution
 from policyloop.link.journal import Journal
 
 __all__ = ["OnPolicy"]
@@ -97,7 +98,8 @@ class OnPolicy:
         self._state = self._feed.state  # what is read from here on belongs to the next update
         positions, self._feed.demonstrations = self._feed.demonstrations, []
         self._teachers.intervened(positions)
-        settings = self._scheduled(done)
+        settings, rows_at_once = self._scheduled(done), (self._settings.execution or Execution()).rows_at_once
+        shown = _some_inputs(traces)
         rollout = Rollout.build(
             traces,
             self._network,
@@ -106,7 +108,9 @@ class OnPolicy:
             reward_scale=settings.reward_scale,
             device=self._device,
             correct_lag=settings.correct_lag,
+            rows_at_once=rows_at_once,
         )
+        del traces  # their pictures are in the rollout
         statistics = ppo_update(
             self._network,
             self.optimizer,
@@ -121,10 +125,11 @@ class OnPolicy:
                 generator=self._generator,
                 device=self._device,
             ),
+            rows_at_once=rows_at_once,
         )
         lags, self._feed.staleness = self._feed.staleness, []
         statistics["staleness"] = float(np.median(lags))
-        return Lesson(statistics, len(rollout), _some_inputs(traces))
+        return Lesson(statistics, len(rollout), shown)
 
     def _scheduled(self, done: float) -> PpoSettings:
         """Return PPO's settings with the learning rate and the exploration of this moment."""

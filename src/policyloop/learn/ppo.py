@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated
 
 import msgspec
@@ -74,6 +75,7 @@ def make_optimizer(network: ActorCritic, settings: PpoSettings) -> torch.optim.A
             {"params": network.critic_parameters(), "lr": settings.critic_learning_rate},
         ],
         eps=1e-5,
+        fused=True,  # one pass over the weights instead of ten
     )
 
 
@@ -86,6 +88,7 @@ def ppo_update(
     generator: torch.Generator,
     learn_policy: bool = True,
     auxiliary_loss: Callable[[], Tensor] | None = None,
+    rows_at_once: int = 0,
 ) -> dict[str, float]:
     """Improve policy and value function on one rollout; return the update's statistics.
 
@@ -101,42 +104,42 @@ def ppo_update(
         generator: Source of the minibatch order.
         learn_policy: False fits only the value function.
         auxiliary_loss: Added to the policy's loss at every minibatch.
+        rows_at_once: Steps whose gradient is computed at once, see `Execution`; 0 = whole minibatches.
     """
     deviation = rollout.advantage.std(correction=min(1, len(rollout) - 1))
     advantage = (rollout.advantage - rollout.advantage.mean()) / (deviation + 1e-6)
+    normalised = replace(rollout, advantage=advantage)
     effective = effective_share(rollout.ratio)
     learn_policy = learn_policy and effective >= settings.min_effective
     history: dict[str, list[float]] = {}
     start_log_std = network.log_std.detach().clone()
     for _ in range(settings.epochs):
-        distances = []
         order = torch.randperm(len(rollout), generator=generator).to(advantage.device)
-        for index in order.split(settings.minibatch):
-            batch = rollout.rows(index)
-            mean, value = network.mean_and_value(batch.features)
-            value_loss = functional.mse_loss(value, batch.value_target)
-            loss = settings.value_weight * value_loss
-            if learn_policy:
-                policy_loss, statistics = _policy_loss(network, batch, advantage[index], mean, settings)
-                step_kl = gaussian_kl(batch.start_mean, start_log_std, mean.detach(), network.log_std.detach())
-                distances.append(step_kl.mean().item())
-                for name, number in statistics.items():
-                    history.setdefault(name, []).append(number)
-                loss = loss + policy_loss
-                if auxiliary_loss is not None:
-                    loss = loss + auxiliary_loss()
-                _adapt_learning_rate(optimizer, distances[-1], settings)
-            history.setdefault("value_loss", []).append(value_loss.item())
+        minibatches = order.split(settings.minibatch)
+        for index in minibatches:
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            means: list[Tensor] = []
+            for part in index.split(rows_at_once or len(index)):
+                share = len(part) / len(index)
+                loss, statistics = _loss(network, normalised.rows(part), start_log_std, settings, learn_policy)
+                loss = share * loss
+                if learn_policy and auxiliary_loss is not None and not means:
+                    loss = loss + auxiliary_loss()
+                loss.backward()
+                means.append(share * torch.stack(list(statistics.values())))
+            numbers = torch.stack(means).sum(0).tolist()  # the only place that waits for a GPU
+            for name, number in zip(statistics, numbers, strict=True):
+                history.setdefault(name, []).append(number)
+            if learn_policy:
+                _adapt_learning_rate(optimizer, history["step_kl"][-1], settings)
             _descend(optimizer, settings, learn_policy=learn_policy)
             if learn_policy:
                 with torch.no_grad():
                     network.log_std.clamp_(LOG_STD_BOUNDS[0], settings.max_log_std)
-        history.setdefault("step_kl", []).extend(distances)
+        distances = history.get("step_kl", [])[-len(minibatches) :]
         if sum(distances) > settings.max_kl * len(distances):
             break
-    result = {name: sum(numbers) / len(numbers) for name, numbers in history.items() if numbers}
+    result = {name: sum(numbers) / len(numbers) for name, numbers in history.items()}
     result["effective_share"] = effective
     result["entropy"] = entropy(network.log_std.detach()).item()
     result["explained_variance"] = _explained_variance(rollout)
@@ -155,23 +158,34 @@ def _descend(optimizer: torch.optim.Adam, settings: PpoSettings, *, learn_policy
     optimizer.step()
 
 
+def _loss(
+    network: ActorCritic, batch: Rollout, start_log_std: Tensor, settings: PpoSettings, learn_policy: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the mean loss of some steps and their statistics, which are means too."""
+    mean, value = network.mean_and_value(batch.features)
+    value_loss = functional.mse_loss(value, batch.value_target)
+    statistics = {"value_loss": value_loss.detach()}
+    loss = settings.value_weight * value_loss
+    if learn_policy:
+        loss = loss + _policy_loss(network, batch, mean, settings, statistics)
+        with torch.no_grad():
+            statistics["step_kl"] = gaussian_kl(batch.start_mean, start_log_std, mean, network.log_std).mean()
+    return loss, statistics
+
+
 def _policy_loss(
-    network: ActorCritic, batch: Rollout, advantage: Tensor, mean: Tensor, settings: PpoSettings
-) -> tuple[Tensor, dict[str, float]]:
-    """Return the clipped surrogate (to be minimised) with its entropy bonus, and its statistics."""
+    network: ActorCritic, batch: Rollout, mean: Tensor, settings: PpoSettings, statistics: dict[str, Tensor]
+) -> Tensor:
+    """Return the clipped surrogate (to be minimised) with its entropy bonus; adds its statistics."""
     ratio = (gaussian_log_prob(batch.sample, mean, network.log_std) - batch.start_log_prob).exp()
     clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
     weight = batch.ratio.clamp(max=settings.max_weight)
-    surrogate = -(weight * torch.min(ratio * advantage, clipped * advantage)).mean()
-    bonus = entropy(network.log_std)
-    loss = surrogate - settings.entropy_weight * bonus
+    surrogate = -(weight * torch.min(ratio * batch.advantage, clipped * batch.advantage)).mean()
     with torch.no_grad():
-        statistics = {
-            "policy_loss": surrogate.item(),
-            "approx_kl": gaussian_kl(batch.mean, batch.log_std, mean.detach(), network.log_std.detach()).mean().item(),
-            "clipfrac": ((ratio - 1).abs() > settings.clip).float().mean().item(),
-        }
-    return loss, statistics
+        statistics["policy_loss"] = surrogate.detach()
+        statistics["approx_kl"] = gaussian_kl(batch.mean, batch.log_std, mean, network.log_std).mean()
+        statistics["clipfrac"] = ((ratio - 1).abs() > settings.clip).float().mean()
+    return surrogate - settings.entropy_weight * entropy(network.log_std)
 
 
 def _adapt_learning_rate(optimizer: torch.optim.Adam, kl: float, settings: PpoSettings) -> None:

@@ -119,9 +119,9 @@ class Rollout:
     def rows(self, index: Tensor) -> Rollout:
         """Return some rows."""
         return Rollout(
-            {name: tensor[index] for name, tensor in self.features.items()},
+            {name: tensor.index_select(0, index) for name, tensor in self.features.items()},
             *(
-                tensor[index]
+                tensor.index_select(0, index)
                 for tensor in (
                     self.sample,
                     self.log_prob,
@@ -146,16 +146,18 @@ class Rollout:
         reward_scale: float,
         device: torch.device,
         correct_lag: bool = True,
+        rows_at_once: int = 0,
     ) -> Rollout:
         """Value every state with `network` and compute advantages trace by trace.
 
-        Without `correct_lag` every step counts as if the present policy had drawn it.
+        Without `correct_lag` every step counts as if the present policy had drawn it. The network sees
+        `rows_at_once` states at a time; 0 = some hundreds.
         """
         states = {
             name: torch.from_numpy(np.concatenate([trace.features[name] for trace in traces]))
             for name in traces[0].features
         }
-        means, values = _means_and_values(network, states, device)
+        means, values = _means_and_values(network, states, device, rows_at_once or 512)
         lengths = [len(trace) for trace in traces]
         starts = np.cumsum([0] + [length + 1 for length in lengths[:-1]])
         keep = torch.from_numpy(
@@ -198,9 +200,7 @@ class Rollout:
         )
 
 
-def _means_and_values(
-    network: ActorCritic, states: Features, device: torch.device, chunk: int = 512
-) -> tuple[Tensor, Float]:
+def _means_and_values(network: ActorCritic, states: Features, device: torch.device, chunk: int) -> tuple[Tensor, Float]:
     count = len(states["proprio"])
     with torch.no_grad():
         parts = [

@@ -10,6 +10,7 @@ from policyloop.core.reward import validate_weights
 from policyloop.learn.bc import BcSettings
 from policyloop.learn.ppo import PpoSettings
 from policyloop.learn.rlpd import RlpdSettings
+from policyloop.learn.tuning import Execution
 
 __all__ = ["LearnerSettings"]
 
@@ -39,6 +40,8 @@ class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Ask robots to pause while the learner works: no step is ever stale."""
     threads: int = 0
     """CPU threads for torch; 0 = torch's own choice."""
+    execution: Execution | None = None
+    """Precision, layout and size of the parts in which updates run; None = what is fastest here, found by trying."""
     reward: dict[str, float] = {}
     """Weights that replace those of the profile's [training_reward], term by term."""
     takeover_penalty: float = 1.0
