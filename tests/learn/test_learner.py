@@ -386,9 +386,9 @@ def test_a_learner_goes_on_in_the_way_that_it_was_updated_before(
     assert msgspec.convert(checkpoint.state.settings["execution"], Execution) == chosen
     monkeypatch.setattr(learner_module, "choose_execution", lambda *arguments: Execution())
     used: list[int] = []
-    update = learner_module.ppo_update
+    update = on_policy.ppo_update
     monkeypatch.setattr(
-        learner_module,
+        on_policy,
         "ppo_update",
         lambda *args, **more: (used.append(more["rows_at_once"]), update(*args, **more))[1],
     )
