@@ -153,34 +153,34 @@ class Rollout:
         Without `correct_lag` every step counts as if the present policy had drawn it. The network sees
         `rows_at_once` states at a time; 0 = some hundreds.
         """
-        states = {
-            name: torch.from_numpy(np.concatenate([trace.features[name] for trace in traces]))
-            for name in traces[0].features
+        names = traces[0].features
+        features = {
+            name: torch.from_numpy(np.concatenate([trace.features[name][:-1] for trace in traces])).to(device)
+            for name in names
         }
-        means, values = _means_and_values(network, states, device, rows_at_once or 512)
-        lengths = [len(trace) for trace in traces]
-        starts = np.cumsum([0] + [length + 1 for length in lengths[:-1]])
-        keep = torch.from_numpy(
-            np.concatenate([np.arange(start, start + n) for start, n in zip(starts, lengths, strict=True)])
-        )
+        behind = {
+            name: torch.from_numpy(np.stack([trace.features[name][-1] for trace in traces])).to(device)
+            for name in names
+        }
+        start_mean, value = _means_and_values(network, features, rows_at_once or 512)
+        _, last_value = _means_and_values(network, behind, rows_at_once or 512)
 
         def joined(arrays: Sequence[Float]) -> Tensor:
             return torch.from_numpy(np.concatenate(arrays)).to(device)
 
         sample, log_prob = joined([trace.sample for trace in traces]), joined([trace.log_prob for trace in traces])
-        start_mean = means[keep]
         start_log_prob = log_prob
         if correct_lag:
             with torch.no_grad():
                 start_log_prob = gaussian_log_prob(sample, start_mean, network.log_std)
-        ratios = np.split((start_log_prob - log_prob).exp().cpu().numpy(), np.cumsum(lengths)[:-1])
+        ends = np.cumsum([len(trace) for trace in traces])[:-1]
+        ratios = np.split((start_log_prob - log_prob).exp().cpu().numpy(), ends)
         advantages, targets = [], []
-        for trace, start, ratio in zip(traces, starts, ratios, strict=True):
-            value = values[start : start + len(trace) + 1]
+        for trace, values, last, ratio in zip(traces, np.split(value, ends), last_value, ratios, strict=True):
             advantage, target = vtrace(
                 trace.reward * np.float32(reward_scale),
-                value[:-1],
-                0.0 if trace.terminated else float(value[-1]),
+                values,
+                0.0 if trace.terminated else float(last),
                 ratio,
                 gamma=gamma,
                 lam=lam,
@@ -188,7 +188,7 @@ class Rollout:
             advantages.append(advantage)
             targets.append(target)
         return cls(
-            {name: tensor[keep].to(device) for name, tensor in states.items()},
+            features,
             sample,
             log_prob,
             joined([trace.mean for trace in traces]),
@@ -200,12 +200,11 @@ class Rollout:
         )
 
 
-def _means_and_values(network: ActorCritic, states: Features, device: torch.device, chunk: int) -> tuple[Tensor, Float]:
-    count = len(states["proprio"])
+def _means_and_values(network: ActorCritic, features: Features, rows_at_once: int) -> tuple[Tensor, Float]:
     with torch.no_grad():
         parts = [
-            network.mean_and_value({name: tensor[i : i + chunk].to(device) for name, tensor in states.items()})
-            for i in range(0, count, chunk)
+            network.mean_and_value({name: tensor[start : start + rows_at_once] for name, tensor in features.items()})
+            for start in range(0, len(features["proprio"]), rows_at_once)
         ]
     values: Float = torch.cat([value for _, value in parts]).cpu().numpy()
     return torch.cat([mean for mean, _ in parts]), values
