@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import statistics
@@ -199,6 +200,7 @@ def ours(robots: GymnasiumAnts | NativeAnts) -> Iteration:
         minibatch=MINIBATCH,
         reward_scale=1.0,
         critic_warmup_updates=0,
+        max_kl=math.inf,  # all epochs, as the others
     )
     settings = SimulationSettings(horizon=HORIZON, hidden_sizes=ACTOR, activation="tanh", steps=10**9, ppo=ppo)
     learner = SimulatedLearner(robots, settings)
@@ -392,7 +394,9 @@ def compete(name: str, threads: int) -> None:
     torch.set_num_threads(threads)
     if name.startswith("ours"):
         keep_freed_memory()
-    iterate = CONTENDERS[name](threads)
+    with redirect_stdout(sys.stderr):
+        iterate = CONTENDERS[name](threads)
+    print("ready", flush=True)
     for _ in sys.stdin:
         before, started_s = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         with redirect_stdout(sys.stderr):
@@ -406,8 +410,9 @@ def rounds(arguments: argparse.Namespace) -> Iterator[dict[str, list[float]]]:
     """Let everybody iterate in turn; yields user, system, wall and update seconds of each."""
     words = [sys.executable, __file__, "--threads", str(arguments.threads), "--contender"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
-    processes = {
-        name: subprocess.Popen(
+    processes = {}
+    for name in CONTENDERS:
+        processes[name] = subprocess.Popen(
             [*words, name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -415,8 +420,7 @@ def rounds(arguments: argparse.Namespace) -> Iterator[dict[str, list[float]]]:
             text=True,
             env=environment,
         )
-        for name in CONTENDERS
-    }
+        assert processes[name].stdout.readline() == "ready\n", f"{name} did not start"
     for _ in range(arguments.rounds + 1):  # the first one warms up
         results = {}
         for name, process in processes.items():
