@@ -11,7 +11,7 @@ import torch
 
 from policyloop.core.profile import RobotProfile
 from policyloop.learn.distribution import gaussian_log_prob
-from policyloop.learn.networks import make_network
+from policyloop.learn.networks import SCAN_COLUMNS, make_network
 from policyloop.learn.rollout import Rollout, Trace, vtrace
 
 REWARD = np.array([1.0, 2.0, 3.0], np.float32)
@@ -221,3 +221,24 @@ def test_rows_picks_the_same_rows_everywhere(blind: RobotProfile) -> None:
     for name in ("sample", "log_prob", "mean", "log_std", "start_mean", "start_log_prob", "advantage", "value_target"):
         assert torch.equal(getattr(some, name), getattr(rollout, name)[[4, 1]])
     assert torch.equal(some.features["proprio"], rollout.features["proprio"][[4, 1]])
+
+
+def test_pictures_stay_bytes_and_may_be_looked_at_a_few_at_a_time(mini: RobotProfile) -> None:
+    torch.manual_seed(0)
+    network, rng = make_network("spatial", mini), np.random.default_rng(0)
+    assert mini.camera is not None
+    height, width = mini.camera.height, mini.camera.width
+    blind = trace(mini, 5, 1, terminated=False)
+    features = {
+        "rgb": rng.integers(0, 256, (6, 3, height, width), np.uint8),
+        "depth": rng.integers(0, 256, (6, 1, height, width), np.uint8),
+        "proprio": blind.features["proprio"],
+        "scan": rng.uniform(size=(6, SCAN_COLUMNS)).astype(np.float32),
+    }
+    seen = replace(blind, features=features)
+    settings = {"gamma": 0.9, "lam": 0.8, "reward_scale": 1.0, "device": torch.device("cpu"), "correct_lag": False}
+    at_once, in_parts = (Rollout.build([seen], network, **settings, rows_at_once=rows) for rows in (0, 2))
+    for name in ("rgb", "depth"):
+        assert at_once.features[name].numpy().tobytes() == features[name][:5].tobytes()
+    assert torch.allclose(in_parts.start_mean, at_once.start_mean, atol=1e-6)
+    assert torch.allclose(in_parts.advantage, at_once.advantage, atol=1e-6)

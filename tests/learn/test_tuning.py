@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from torch import Tensor
 
 from policyloop.core.profile import RobotProfile
 from policyloop.learn import tuning
@@ -80,6 +81,31 @@ def test_a_way_that_is_hopeless_is_tried_once(
     choose_execution(network, mini, 8, CPU)
     assert tried.count(WAYS[2]) == 1
     assert tried.count(WAYS[0]) > 1
+
+
+def test_a_way_that_the_device_cannot_go_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, network: ActorCritic, mini: RobotProfile
+) -> None:
+    gradient = tuning._Trial._gradient
+
+    def refuse(trial: tuning._Trial) -> Tensor:
+        if trial.way.precision == "bfloat16":
+            raise RuntimeError("bfloat16 is not supported on this device")
+        return gradient(trial)
+
+    monkeypatch.setattr(tuning._Trial, "_gradient", refuse)
+    assert choose_execution(network, mini, 8, CPU).precision == "float32"
+
+
+def test_a_device_that_fails_is_not_taken_for_one_that_cannot(
+    monkeypatch: pytest.MonkeyPatch, network: ActorCritic, mini: RobotProfile
+) -> None:
+    def fail(trial: tuning._Trial) -> Tensor:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(tuning._Trial, "_gradient", fail)
+    with pytest.raises(torch.AcceleratorError):
+        choose_execution(network, mini, 8, CPU)
 
 
 def test_a_network_without_pictures_is_not_tried(monkeypatch: pytest.MonkeyPatch, blind: RobotProfile) -> None:

@@ -176,7 +176,8 @@ class Learner:
             execution = msgspec.convert(before, Execution)
             if execution.device == self._device.type:
                 return execution  # another way rounds differently
-        return choose_execution(self._network, self._profile, self._settings.ppo.minibatch, self._device)
+        with accelerator_errors():
+            return choose_execution(self._network, self._profile, self._settings.ppo.minibatch, self._device)
 
     def _begin(self, saved: Checkpoint | None) -> Algorithm:
         """Return the algorithm that improves the network, as it was in a checkpoint or new."""

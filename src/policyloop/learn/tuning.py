@@ -10,7 +10,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Literal
 
@@ -87,11 +87,10 @@ def choose_execution(network: ActorCritic, profile: RobotProfile, minibatch: int
     fitting = _fitting_rows(network, profile, device)
     features = _probe(profile, max(1, min(minibatch, fitting // 4)), device)
     ways = [
-        plain,
         msgspec.structs.replace(plain, channels_last=True),
         msgspec.structs.replace(plain, channels_last=True, precision="bfloat16"),
     ]
-    trials = [_Trial(way, network, features) for way in ways]
+    trials = [_Trial(plain, network, features), *_possible(ways, network, features)]
     for _ in range(_ROUNDS):
         for trial in trials:
             trial.run()
@@ -163,6 +162,17 @@ class _Trial:
         result = torch.cat(gradients)
         result.norm().item()  # waits for the device
         return result
+
+
+def _possible(ways: Sequence[Execution], network: ActorCritic, features: Features) -> Iterator[_Trial]:
+    """Yield the ways that this device can go at all."""
+    for way in ways:
+        try:
+            yield _Trial(way, network, features)
+        except torch.AcceleratorError:
+            raise
+        except RuntimeError as error:
+            log.info("updates on %s: no %s: %s", way.device, way.precision, str(error).partition("\n")[0])
 
 
 def _some_loss(network: ActorCritic, features: Features) -> Tensor:
