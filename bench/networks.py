@@ -1,6 +1,7 @@
-"""The default network against the original one: same demonstrations, same epochs, several seeds.
+"""The networks side by side: same demonstrations, same epochs, several seeds.
 
     python bench/networks.py --profile rover-mini --frames 6000 --episodes 50
+    python bench/networks.py --networks original,spatial,depth,gray --frames 4000 --epochs 6 --episodes 20 --seeds 2
     python bench/networks.py --profile rover --frames 1500 --episodes 10 --epochs 5
 
 Demonstrations come from the training arenas, the held-out frames from arenas 5000..5009, the drive
@@ -64,6 +65,7 @@ def main() -> None:
     """Print one row per network and seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="rover-mini")
+    parser.add_argument("--networks", default="original,spatial", help="names, separated by commas")
     parser.add_argument("--frames", type=int, default=6000)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--episodes", type=int, default=50)
@@ -76,7 +78,7 @@ def main() -> None:
     judging = demonstrations(profile, max(200, arguments.frames // 4), range(5000, 5010), 1)
     print("network   seed  parameters  turn RMSE  right side   return  collisions  metres  BC CPU s")
     for seed in range(arguments.seeds):
-        for name in ("original", "spatial"):
+        for name in arguments.networks.split(","):
             torch.manual_seed(seed)
             network = make_network(name, profile)
             started = time.process_time()

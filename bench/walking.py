@@ -24,7 +24,7 @@ from policyloop.bundle.build import Bundle
 from policyloop.convert.export import export_bundle, probe_features
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.evaluate import BorrowedPolicy
-from policyloop.learn.networks import MlpNetwork
+from policyloop.learn.networks import MlpNetwork, NetworkSettings
 from policyloop.learn.simulated import SimulatedLearner, SimulationSettings
 from policyloop.runtime.policy import Policy
 from policyloop.sim.lite3_walking import WalkingLite3s
@@ -133,7 +133,7 @@ def rsl_rl(profile: RobotProfile, seed: int, watch: Watch, steps: int) -> None:
     runner.logger.log = lambda **numbers: None  # its console
 
     def export() -> Bundle:
-        network = MlpNetwork(profile, initial_log_std=math.log(0.25), activation="elu")
+        network = MlpNetwork(profile, initial_log_std=math.log(0.25), settings=NetworkSettings(activation="elu"))
         theirs = {name: tensor for name, tensor in runner.alg.actor.state_dict().items() if name.startswith("mlp.")}
         network.actor["head"].load_state_dict({name.removeprefix("mlp."): value for name, value in theirs.items()})
         return export_bundle(

@@ -8,16 +8,19 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import torch
 
 from policyloop.acceptance.output import write_outcome
 from policyloop.acceptance.report import Outcome
 from policyloop.acceptance.source import Source, open_source
 from policyloop.acceptance.trial import convert_policy, precision_of
 from policyloop.bundle.verify import open_bundle
+from policyloop.convert.export import export_onnx
 from policyloop.convert.judge import Thresholds
 from policyloop.convert.rknn import ConverterOptions, converter_options
 from policyloop.convert.toolkit import Toolkit
 from policyloop.errors import IncompatibleError, UsageError
+from policyloop.learn.networks import make_network
 from policyloop.runtime.policy import Policy
 
 Drive = Any
@@ -44,6 +47,22 @@ def run(source: Source, toolkit: Toolkit, precision: str = "auto", **more: Any) 
         thresholds=Thresholds(**more),
         episodes=episodes,
     )
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float16", 5e-3), ("int8", 0.1)])
+@pytest.mark.parametrize("name", ["depth", "gray"])
+def test_networks_that_look_at_less_convert_too(
+    name: str, precision: str, tolerance: float, drive: Drive, toolkit: Toolkit, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network, file = make_network(name, drive.profile), tmp_path / "policy.onnx"
+    with torch.no_grad():
+        network.actor["head"].get_parameter("2.weight").mul_(100)  # answers of the size that training gives them
+    file.write_bytes(export_onnx(network, drive.profile))
+    outcome = run(open_source(file, "", drive.journal, None, held_out=60), toolkit, precision)
+    assert outcome.rknn is not None, outcome.report.reason
+    assert np.ptp(outcome.expected) > 0.1
+    assert np.abs(outcome.outputs[precision] - outcome.expected).max() < tolerance * np.ptp(outcome.expected)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float16", 5e-3), ("int8", 0.5), ("hybrid", 0.5)])

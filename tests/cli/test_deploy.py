@@ -23,6 +23,7 @@ from policyloop.bundle.store import Store
 from policyloop.bundle.verify import open_bundle
 from policyloop.convert.export import make_golden, probe_features
 from policyloop.convert.toolkit import Toolkit
+from policyloop.core.features import feature_specs
 from policyloop.core.files import write_directory
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step
@@ -63,7 +64,7 @@ def bundle_at(cloned: Path, mini: RobotProfile, tmp_path: Path) -> Callable[...,
         opened = open_bundle(cloned / "checkpoints" / "000000" / "bundle", mini)
         bundle = Bundle(opened.manifest, opened.files).revised(version=version)
         if broken is not None:
-            golden = make_golden(broken, mini, probe_features(mini, 2)).encode()
+            golden = make_golden(broken, list(feature_specs(mini)), probe_features(mini, 2)).encode()
             bundle = build_bundle(bundle.manifest, {NETWORK_NAME: broken, "golden.npz": golden})
         write_directory(tmp_path / f"bundle-{version}", bundle.contents)
         return tmp_path / f"bundle-{version}"

@@ -21,8 +21,9 @@ from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.spec import Quantity, RangedQuantity
 from policyloop.core.step import Observation
 from policyloop.errors import ConfigError, VerificationError
-from policyloop.learn.networks import ACTIVATIONS, ActorCritic, MlpNetwork, make_network
+from policyloop.learn.networks import ACTIVATIONS, ActorCritic, MlpNetwork, NetworkSettings, make_network
 from policyloop.runtime.policy import Policy
+from policyloop.runtime.trial import load_warm
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +67,10 @@ EVERY_NETWORK = pytest.mark.parametrize(
     [
         ("spatial", "rover-mini"),
         ("spatial", "rover"),
+        ("depth", "rover-mini"),
+        ("depth", "rover"),
+        ("gray", "rover-mini"),
+        ("gray", "rover"),
         ("original", "rover-mini"),
         ("original", "rover"),
         ("mlp", "rover-mini"),
@@ -94,7 +99,8 @@ def test_torch_and_onnxruntime_agree(name: str, profile_name: str) -> None:
 def test_torch_and_onnxruntime_agree_about_every_activation(activation: str) -> None:
     profile = without_camera()
     torch.manual_seed(0)
-    network = MlpNetwork(profile, initial_log_std=-5, hidden_sizes=(64, 32), activation=activation)
+    settings = NetworkSettings(hidden_sizes=(64, 32), activation=activation)
+    network = MlpNetwork(profile, initial_log_std=-5, settings=settings)
     with torch.no_grad():
         network.actor["head"].get_parameter("4.weight").mul_(20)
     probes = probe_features(profile, 6)
@@ -114,8 +120,10 @@ def test_the_file_is_one_static_graph_of_an_opset_that_converters_take(name: str
     shapes = {value.name: value.type.tensor_type for value in (*model.graph.input, *model.graph.output)}
     camera = profile.camera
     expected = {"proprio": [1, profile.proprio_size], "mean": [1, len(profile.action)]}
-    if camera is not None:
-        expected |= {"rgb": [1, 3, camera.height, camera.width], "depth": [1, 1, camera.height, camera.width]}
+    if camera is not None and name != "mlp":
+        expected["depth"] = [1, 1, camera.height, camera.width]
+    if camera is not None and name not in ("mlp", "depth"):
+        expected["rgb"] = [1, 3, camera.height, camera.width]
     assert {key: [d.dim_value for d in value.shape.dim] for key, value in shapes.items()} == expected
     assert all(value.elem_type == onnx.TensorProto.FLOAT for value in shapes.values())
     for tensor in model.graph.initializer:
@@ -130,6 +138,44 @@ def test_the_file_holds_exactly_the_deployed_weights() -> None:
     assert numbers == 321_986
 
 
+@pytest.mark.parametrize(
+    ("name", "inputs"), [("mlp", "proprio"), ("depth", "depth,proprio"), ("gray", "rgb,depth,proprio")]
+)
+def test_a_robot_feeds_what_the_network_looks_at_and_no_more(
+    name: str, inputs: str, mini: RobotProfile, tmp_path: Path
+) -> None:
+    network, probes = trained(name, mini), probe_features(mini, 4)
+    about = {"network_name": name, "version": 1, "noise_hold_ticks": 1, "training": {}}
+    bundle = export_bundle(network, mini, mini.nominal_normalizer, observations=probes, **about)
+    model = onnx.load_model_from_string(bundle.files["policy.onnx"])
+    assert {entry.key: entry.value for entry in model.metadata_props}["inputs"] == inputs
+    assert [value.name for value in model.graph.input] == list(bundle.manifest.inputs) == inputs.split(",")
+    path = Store(tmp_path / "store").add(bundle)
+    (tmp_path / "policy.onnx").write_bytes(bundle.files["policy.onnx"])
+    rng = np.random.default_rng(3)
+    arrays = {
+        "rgb": rng.integers(0, 256, (36, 64, 3), np.uint8),
+        "depth": rng.integers(0, 9000, (36, 64), np.uint16),
+        "proprio": rng.normal(size=6).astype(np.float32),
+    }
+    seen = features(mini, mini.nominal_normalizer, arrays)
+    with torch.no_grad():
+        expected = network.mean({key: torch.from_numpy(array)[None] for key, array in seen.items()})[0].numpy()
+    for opened in (path, tmp_path / "policy.onnx"):
+        policy = Policy.load(opened, mini, "onnx")
+        assert list(policy.inputs) == inputs.split(",")
+        np.testing.assert_allclose(policy.mean(Observation(arrays, 0)), expected, atol=1e-5)
+        policy.close()
+    load_warm(path, mini, "onnx").close()  # compares it with its golden vectors
+
+
+def test_a_bundle_that_takes_what_no_robot_gives_is_refused(mini: RobotProfile, tmp_path: Path) -> None:
+    data = export_onnx(trained("depth", mini), mini).replace(b"depth,proprio", b"sonar,proprio")
+    (tmp_path / "policy.onnx").write_bytes(data)
+    with pytest.raises(VerificationError, match="the network takes 'sonar', profile 'rover-mini' has rgb, depth"):
+        Policy.load(tmp_path / "policy.onnx", mini, "onnx")
+
+
 def test_the_metadata_says_what_the_file_is(mini: RobotProfile) -> None:
     normalizer = Normalizer(mean=(0.5,) * 6, std=(2.0,) * 6)
     model = onnx.load_model_from_string(export_onnx(trained("spatial", mini), mini, normalizer, 17))
@@ -142,7 +188,7 @@ def test_the_metadata_says_what_the_file_is(mini: RobotProfile) -> None:
     assert [value.name for value in model.graph.input] == metadata["inputs"].split(",")
 
 
-@pytest.mark.parametrize("name", ["spatial", "original", "mlp"])
+@pytest.mark.parametrize("name", ["spatial", "depth", "gray", "original", "mlp"])
 def test_equal_weights_give_equal_bytes(name: str, mini: RobotProfile) -> None:
     first = export_onnx(trained(name, mini), mini, version=3)
     assert export_onnx(trained(name, mini), mini, version=3) == first

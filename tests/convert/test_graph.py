@@ -43,7 +43,10 @@ def test_a_policy_of_ours_is_described_for_the_converter(mini: RobotProfile) -> 
     assert network.macs == by_hand
 
 
-@pytest.mark.parametrize(("name", "profile"), [("spatial", "rover-mini"), ("spatial", "rover"), ("original", "rover")])
+@pytest.mark.parametrize(
+    ("name", "profile"),
+    [("spatial", "rover-mini"), ("spatial", "rover"), ("gray", "rover-mini"), ("original", "rover")],
+)
 def test_scaling_moves_from_the_graph_to_the_input_stage_and_nothing_else_changes(name: str, profile: str) -> None:
     robot = load_profile(profile)
     network = prepare(exported(name, robot))
@@ -56,7 +59,7 @@ def test_scaling_moves_from_the_graph_to_the_input_stage_and_nothing_else_change
         shape = (1, -1, 1, 1) if picture else (1, -1)
         mean, std = (np.asarray(numbers, np.float32).reshape(shape) for numbers in (entry.mean, entry.std))
         folded[entry.name] = (whole[entry.name] - mean) / std
-    offset = 63.75 if name == "spatial" else 0.0
+    offset = 0.0 if name == "original" else 63.75
     assert network.inputs[0].mean == pytest.approx((offset,) * 3, abs=1e-4)
     assert network.inputs[0].std == pytest.approx((255.0,) * 3, abs=1e-4)
     assert network.inputs[2].std == (1.0,) * 6

@@ -41,6 +41,18 @@ def test_bytes_as_inputs_change_nothing(network: PreparedNetwork, samples: Sampl
     assert types == {"rgb": "uint8", "depth": "uint8", "proprio": "float32"}
 
 
+@pytest.mark.parametrize("name", ["depth", "gray"])
+def test_a_network_that_looks_at_less_has_a_twin_too(name: str, samples: Samples, mini: RobotProfile) -> None:
+    torch.manual_seed(0)
+    made = make_network(name, mini)
+    twin = OnnxBackend(int8_twin(prepare(export_onnx(made, mini)), samples), feature_specs(mini, made.inputs), 2)
+    row = {key: samples.inputs[key][0] for key in made.inputs}
+    with torch.no_grad():
+        expected = made.mean({key: torch.from_numpy(array)[None] for key, array in row.items()})[0].numpy()
+    assert twin._types["depth"] == "uint8"
+    assert np.abs(twin.infer(row) - expected).max() < 0.2 * np.abs(expected).max()
+
+
 def test_the_int8_twin_takes_bytes_and_answers_nearly_the_same(
     network: PreparedNetwork, samples: Samples, mini: RobotProfile
 ) -> None:

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from policyloop.core.features import encode_depth, feature_specs, features
+from policyloop.errors import VerificationError
 
 
 @pytest.mark.parametrize(
@@ -70,3 +71,11 @@ def test_a_robot_without_camera_has_only_proprioception(mini):
     blind = msgspec.structs.replace(mini, camera=None)
     seen = features(blind, blind.nominal_normalizer, {"proprio": np.zeros(6, np.float32)})
     assert list(seen) == list(feature_specs(blind)) == ["proprio"]
+
+
+def test_a_network_gets_the_features_that_it_names_in_its_order(mini):
+    specs = feature_specs(mini, ("proprio", "depth"))
+    assert list(specs) == ["proprio", "depth"]
+    assert specs["depth"] == feature_specs(mini)["depth"]
+    with pytest.raises(VerificationError, match="takes 'sonar', profile 'rover-mini' has rgb, depth, proprio"):
+        feature_specs(mini, ("depth", "sonar"))

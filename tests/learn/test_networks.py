@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from policyloop.core.features import feature_specs
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.errors import ConfigError
-from policyloop.learn.networks import SCAN_COLUMNS, ActorCritic, make_network
+from policyloop.learn.networks import ACTIVATIONS, SCAN_COLUMNS, ActorCritic, NetworkSettings, make_network
+
+EVERY_NETWORK = ["spatial", "depth", "gray", "original", "mlp"]
 
 
 def random_features(profile: RobotProfile, count: int, seed: int = 0) -> dict[str, Tensor]:
@@ -67,7 +69,7 @@ def test_original_deploys_exactly_321986_parameters_at_any_camera(name: str) -> 
 
 
 @pytest.mark.parametrize("profile_name", ["rover", "rover-mini"])
-@pytest.mark.parametrize("name", ["spatial", "original", "mlp"])
+@pytest.mark.parametrize("name", EVERY_NETWORK)
 def test_every_network_takes_both_cameras(name: str, profile_name: str) -> None:
     profile = load_profile(profile_name)
     network, features = make_network(name, profile), random_features(profile, 3)
@@ -78,7 +80,7 @@ def test_every_network_takes_both_cameras(name: str, profile_name: str) -> None:
     assert torch.equal(network.value(features), value)
 
 
-@pytest.mark.parametrize("name", ["spatial", "original", "mlp"])
+@pytest.mark.parametrize("name", EVERY_NETWORK)
 def test_states_of_a_batch_do_not_influence_each_other(name: str, mini: RobotProfile) -> None:
     network, features = make_network(name, mini), random_features(mini, 4)
     alone = {key: tensor[2:3] for key, tensor in features.items()}
@@ -105,6 +107,42 @@ def test_spatial_knows_where_in_the_picture_something_is_and_original_forgets() 
     assert change_when_an_obstacle_moves(make_network("original", profile), profile) < 1e-3
 
 
+def answers(name: str, profile: RobotProfile, **changed: Tensor) -> Tensor:
+    """Return what a new network says to random inputs, some of which are changed."""
+    torch.manual_seed(0)
+    network = make_network(name, profile)
+    with torch.no_grad():
+        return network.mean({**random_features(profile, 4), **changed})
+
+
+def test_depth_takes_no_notice_of_colours_and_keeps_where_things_are(mini: RobotProfile) -> None:
+    seen = random_features(mini, 4, seed=1)
+    assert torch.equal(answers("depth", mini), answers("depth", mini, rgb=seen["rgb"]))
+    assert not torch.equal(answers("depth", mini), answers("depth", mini, depth=seen["depth"]))
+    profile = load_profile("rover")
+    torch.manual_seed(0)
+    assert change_when_an_obstacle_moves(make_network("depth", profile), profile) > 0.1
+
+
+def test_gray_sees_brightness_and_no_colour(mini: RobotProfile) -> None:
+    red, green = torch.zeros(2, 4, 3, 36, 64, dtype=torch.uint8)
+    red[:, 0], green[:, 1] = 114, 58  # 0.299 * 114 = 34.086 and 0.587 * 58 = 34.046: equally bright
+    gray = torch.full((4, 3, 36, 64), 34, dtype=torch.uint8)
+
+    def moved(name: str, first: Tensor, second: Tensor) -> float:
+        return float((answers(name, mini, rgb=first) - answers(name, mini, rgb=second)).norm())
+
+    for picture in (red, green):
+        assert moved("gray", picture, gray) < 0.05 * moved("gray", picture, 2 * picture)
+        assert moved("spatial", picture, gray) > 0.2 * moved("spatial", picture, 2 * picture)
+
+
+@pytest.mark.parametrize(("name", "weights"), [("spatial", 152_434), ("depth", 151_234), ("gray", 151_634)])
+def test_they_stay_small(name: str, weights: int, mini: RobotProfile) -> None:
+    # 16 * 25 weights of the first convolution for every plane that is looked at
+    assert sum(parameter.numel() for parameter in make_network(name, mini).actor.parameters()) == weights
+
+
 @pytest.mark.parametrize("profile_name", ["rover", "rover-mini"])
 def test_spatial_flattens_its_last_map_without_pooling(profile_name: str) -> None:
     profile = load_profile(profile_name)
@@ -123,7 +161,7 @@ def test_spatial_flattens_its_last_map_without_pooling(profile_name: str) -> Non
     assert trunk[flatten + 1].in_features == channels * height * width
 
 
-@pytest.mark.parametrize("name", ["spatial", "original"])
+@pytest.mark.parametrize("name", ["spatial", "depth", "gray", "original"])
 def test_a_network_for_pictures_refuses_a_profile_without_camera(name: str, blind: RobotProfile) -> None:
     with pytest.raises(ConfigError, match="needs a camera") as caught:
         make_network(name, blind)
@@ -152,14 +190,14 @@ def test_original_refuses_a_picture_too_small_for_its_convolutions(mini: RobotPr
         make_network("original", msgspec.structs.replace(mini, camera=camera))
 
 
-@pytest.mark.parametrize("name", ["spatial", "original", "mlp"])
+@pytest.mark.parametrize("name", EVERY_NETWORK)
 def test_an_untrained_policy_starts_near_the_middle_of_every_range(name: str, mini: RobotProfile) -> None:
     network = make_network(name, mini, initial_log_std=-0.7)
     assert network.mean(random_features(mini, 16)).abs().max() < 0.2
     assert network.log_std.tolist() == pytest.approx([-0.7, -0.7])
 
 
-@pytest.mark.parametrize("name", ["spatial", "original", "mlp"])
+@pytest.mark.parametrize("name", EVERY_NETWORK)
 def test_actor_and_critic_parameters_are_all_parameters_each_once(name: str, mini: RobotProfile) -> None:
     network = make_network(name, mini)
     actor, critic = network.actor_parameters(), network.critic_parameters()
@@ -170,7 +208,7 @@ def test_actor_and_critic_parameters_are_all_parameters_each_once(name: str, min
     assert deployed == {id(parameter) for parameter in actor}
 
 
-@pytest.mark.parametrize("name", ["spatial", "original", "mlp"])
+@pytest.mark.parametrize("name", EVERY_NETWORK)
 def test_weights_come_from_the_random_state(name: str, mini: RobotProfile) -> None:
     features = random_features(mini, 2)
 
@@ -180,3 +218,26 @@ def test_weights_come_from_the_random_state(name: str, mini: RobotProfile) -> No
 
     assert torch.equal(output(3), output(3))
     assert not torch.equal(output(3), output(4))
+
+
+# -- what a name leaves open ------------------------------------------------------------------
+
+
+def test_an_mlp_is_what_its_settings_say(blind: RobotProfile) -> None:
+    settings = NetworkSettings(hidden_sizes=(8, 4), activation="elu", privileged_size=3)
+    network = make_network("mlp", blind, settings=settings)
+    assert layers(network.actor["head"]) == [("linear", 4, 8), ("elu",), ("linear", 8, 4), ("elu",), ("linear", 4, 2)]
+    assert layers(network.get_submodule("critic"))[0] == ("linear", 4 + 3, 128)
+    assert network.settings == settings
+
+
+def test_an_unknown_activation_is_refused_by_name(blind: RobotProfile) -> None:
+    with pytest.raises(ConfigError, match="no activation 'sine'") as caught:
+        make_network("mlp", blind, settings=NetworkSettings(activation="sine"))
+    assert all(name in caught.value.remedy for name in ACTIVATIONS)
+
+
+def test_a_network_for_pictures_has_no_widths_to_choose(mini: RobotProfile) -> None:
+    with pytest.raises(ConfigError, match="'depth' has no widths"):
+        make_network("depth", mini, settings=NetworkSettings(hidden_sizes=(8,)))
+    assert make_network("depth", mini, settings=NetworkSettings()).settings == NetworkSettings()

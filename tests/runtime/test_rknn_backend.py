@@ -84,6 +84,13 @@ def test_pictures_go_in_channels_last_and_contiguous_and_vectors_as_floats(
     np.testing.assert_array_equal(depth[0, :, :, 0], inputs["depth"][0])
 
 
+def test_it_is_fed_what_the_network_takes_in_its_order(mini: RobotProfile, make_step: Callable[..., Any]) -> None:
+    kind = lite()
+    opened = RknnBackend(b"RKNN", feature_specs(mini, ("depth", "proprio")), 2, toolkit="2.5.0", lite=kind)
+    opened.infer(features(mini, mini.nominal_normalizer, make_step(mini).observation))
+    assert [array.shape for array in kind.last.calls[-1]] == [(1, 36, 64, 1), (1, 6)]
+
+
 def test_the_verified_bytes_are_what_is_loaded_and_nothing_stays_on_disk(mini: RobotProfile) -> None:
     kind = lite()
     backend(mini, kind)

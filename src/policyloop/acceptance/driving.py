@@ -61,7 +61,8 @@ class Arenas:
                     None,
                     f"the vendor's simulator takes {seconds:.2f} s a tick, and float16 is within the gate's 5e-3",
                 )
-            backend = _Twin(int8_twin(self._network, self._calibration), feature_specs(profile), len(profile.action))
+            specs = feature_specs(profile, bundle.manifest.inputs)
+            backend = _Twin(int8_twin(self._network, self._calibration), specs, len(profile.action))
         converted = Policy(bundle, profile, backend)
         if self._float is None:
             policy = Policy(bundle, profile, "onnx")

@@ -22,11 +22,9 @@ def export(
     from policyloop.convert.graph import prepare
     from policyloop.errors import StorageError
     from policyloop.learn.checkpoint import load_checkpoint
-    from policyloop.learn.networks import make_network
 
     saved = load_checkpoint(checkpoint)
-    network = make_network(saved.state.network, saved.state.profile)
-    saved.restore(network, None, None)
+    network = saved.network()
     data = export_onnx(network, saved.state.profile, saved.state.normalizer, saved.state.version)
     prepared = prepare(data)  # refuses what the NPU's converter would refuse, by name
     parity = check_parity(network, data, saved.state.profile, probe_features(saved.state.profile, 64))

@@ -23,7 +23,9 @@ def train(
             "rlpd: on one, with a teacher."
         ),
     ] = "ppo",
-    network: Annotated[str, typer.Option("--network", "--encoder", help="spatial, original or mlp.")] = "spatial",
+    network: Annotated[
+        str, typer.Option("--network", "--encoder", help="spatial, depth, gray, original or mlp.")
+    ] = "spatial",
     host: Host = "127.0.0.1",
     port: Port = 5555,
     v1_port: Annotated[int, typer.Option(help="Also take v1 packets at this port; anybody there may send them.")] = 0,

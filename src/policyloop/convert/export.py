@@ -18,7 +18,8 @@ from policyloop.core.normalizer import Normalizer
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Arrays
 from policyloop.errors import ConfigError, VerificationError
-from policyloop.learn.networks import ActorCritic, MlpNetwork, OriginalNetwork, SpatialNetwork
+from policyloop.learn.networks import ActorCritic, MlpNetwork, OriginalNetwork
+from policyloop.learn.spatial import SpatialNetwork
 from policyloop.runtime.onnx_backend import OnnxBackend, run_onnx
 
 __all__ = [
@@ -37,12 +38,6 @@ MAX_PARITY_ERROR = 1e-5
 _GOLDEN_VECTORS = 4
 _OUTPUTS = {
     "tanh": "mean before tanh; action = center + half_range * tanh(mean)",
-    "linear": "action = center + scale * mean",
-}
-
-
-_OUTPUTS = {
-    "tanh": "mean before tanh; action = center + half_range * tanh(mean)",
     "linear": "mean; action = center + scale * mean",
 }
 
@@ -55,24 +50,26 @@ def export_onnx(
     The metadata holds what it takes to drive with the file alone: the profile's digest, the order
     of the inputs and their normalisation.
     """
-    graph = GraphWriter("policy")
-    names = {name: graph.input(name, spec.shape) for name, spec in feature_specs(profile).items()}
     write = next((write for kind, write in _WRITERS.items() if isinstance(network, kind)), None)
     if write is None:
         known = ", ".join(kind.__name__ for kind in _WRITERS)
         raise ConfigError(f"network {type(network).__name__} cannot be exported", f"use one of {known}")
-    output = write(graph, network, names)
-    metadata = policy_metadata(profile, normalizer or profile.nominal_normalizer, version)
+    graph = GraphWriter("policy")
+    specs = feature_specs(profile, network.inputs)
+    output = write(graph, network, {name: graph.input(name, spec.shape) for name, spec in specs.items()})
+    metadata = policy_metadata(profile, network.inputs, normalizer or profile.nominal_normalizer, version)
     return graph.finish(output, "mean", len(profile.action), metadata)
 
 
-def policy_metadata(profile: RobotProfile, normalizer: Normalizer, version: int) -> dict[str, str]:
+def policy_metadata(
+    profile: RobotProfile, inputs: Sequence[str], normalizer: Normalizer, version: int
+) -> dict[str, str]:
     """Return what an ONNX file must say about itself so that a robot can drive with the file alone."""
     return {
         "profile_digest": profile.digest,
         "profile_name": profile.name,
         "version": str(version),
-        "inputs": ",".join(feature_specs(profile)),
+        "inputs": ",".join(inputs),
         "normalizer": msgspec.json.encode(normalizer).decode(),
         "output": _OUTPUTS[profile.action_map],
     }
@@ -88,8 +85,10 @@ def _centred(graph: GraphWriter, x: str) -> str:
 
 
 def _write_spatial(graph: GraphWriter, network: ActorCritic, names: dict[str, str]) -> str:
-    planes = graph.node("Concat", [_centred(graph, names["rgb"]), _centred(graph, names["depth"])], axis=1)
-    trunk = graph.module(network.actor["trunk"], planes, "trunk")
+    assert isinstance(network, SpatialNetwork)
+    planes = [_centred(graph, name) for picture, name in names.items() if picture != "proprio"]
+    seen = graph.node("Concat", planes, axis=1) if len(planes) > 1 else planes[0]
+    trunk = graph.module(network.deployed_trunk(), seen, "trunk")
     proprio = graph.module(network.actor["proprio"], names["proprio"], "proprio")
     return graph.module(network.actor["head"], graph.node("Concat", [trunk, proprio], axis=1), "head")
 
@@ -134,7 +133,7 @@ def check_parity(network: ActorCritic, onnx_bytes: bytes, profile: RobotProfile,
     Raises:
         VerificationError: They differ by more than `MAX_PARITY_ERROR`, or are not finite.
     """
-    specs = feature_specs(profile)
+    specs = feature_specs(profile, network.inputs)
     backend = OnnxBackend(onnx_bytes, specs, len(profile.action))
     device = network.log_std.device
     errors, excess = [], []
@@ -187,26 +186,23 @@ def export_bundle(
         profile_name=profile.name,
         profile_digest=profile.digest,
         network=network_name,
-        inputs=tuple(feature_specs(profile)),
+        inputs=network.inputs,
         normalizer=normalizer,
         log_std=tuple(network.log_std.detach().cpu().tolist()),
         noise_hold_ticks=noise_hold_ticks,
         parity=parity,
         training=training,
     )
-    return bundle_with_golden(about, onnx_bytes, profile, observations)
+    return bundle_with_golden(about, onnx_bytes, observations)
 
 
-def bundle_with_golden(
-    about: Manifest, onnx_bytes: bytes, profile: RobotProfile, observations: Sequence[Arrays]
-) -> Bundle:
+def bundle_with_golden(about: Manifest, onnx_bytes: bytes, observations: Sequence[Arrays]) -> Bundle:
     """Return the bundle of a network, with golden vectors made of the first few observations."""
-    golden = make_golden(onnx_bytes, profile, observations[:_GOLDEN_VECTORS])
+    golden = make_golden(onnx_bytes, about.inputs, observations[:_GOLDEN_VECTORS])
     return build_bundle(about, {NETWORK_NAME: onnx_bytes, GOLDEN_NAME: golden.encode()})
 
 
-def make_golden(onnx_bytes: bytes, profile: RobotProfile, inputs: Sequence[Arrays]) -> Golden:
-    """Return these inputs and what onnxruntime answers to them."""
-    specs = feature_specs(profile)
-    stacked = {name: np.stack([arrays[name] for arrays in inputs]) for name in specs}
-    return Golden(stacked, run_onnx(onnx_bytes, list(specs), stacked))
+def make_golden(onnx_bytes: bytes, inputs: Sequence[str], observations: Sequence[Arrays]) -> Golden:
+    """Return the network's inputs at these observations, and what onnxruntime answers to them."""
+    stacked = {name: np.stack([arrays[name] for arrays in observations]) for name in inputs}
+    return Golden(stacked, run_onnx(onnx_bytes, inputs, stacked))

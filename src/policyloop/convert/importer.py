@@ -30,7 +30,7 @@ from policyloop.core.normalizer import Normalizer
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Arrays
 from policyloop.errors import IncompatibleError, PolicyloopError, UsageError, VerificationError
-from policyloop.learn.networks import LOG_STD_BOUNDS, MlpNetwork
+from policyloop.learn.networks import LOG_STD_BOUNDS, MlpNetwork, NetworkSettings
 from policyloop.runtime.onnx_backend import run_onnx
 
 __all__ = ["import_policy"]
@@ -109,8 +109,7 @@ def _from_pt(
     network = MlpNetwork(
         profile,
         initial_log_std=_LOG_STD,
-        hidden_sizes=description.hidden_sizes,
-        activation=description.activation,
+        settings=NetworkSettings(hidden_sizes=description.hidden_sizes, activation=description.activation),
     )
     head = network.actor["head"]
     assert isinstance(head, nn.Sequential)
@@ -135,7 +134,8 @@ def _from_pt(
 def _from_onnx(
     data: bytes, source: str, profile: RobotProfile, normalizer: Normalizer, version: int, origin: dict[str, str]
 ) -> Bundle:
-    adopted = adopt_onnx(data, source, profile, policy_metadata(profile, normalizer, version))
+    inputs = tuple(feature_specs(profile))
+    adopted = adopt_onnx(data, source, profile, policy_metadata(profile, inputs, normalizer, version))
     probes = probe_features(profile, _PROBES)
     about = Manifest(
         version=version,
@@ -143,7 +143,7 @@ def _from_onnx(
         profile_name=profile.name,
         profile_digest=profile.digest,
         network=_NAME,
-        inputs=tuple(feature_specs(profile)),
+        inputs=inputs,
         normalizer=normalizer,
         log_std=(_LOG_STD,) * len(profile.action),
         noise_hold_ticks=1,
@@ -155,7 +155,7 @@ def _from_onnx(
             "output": _OUTPUTS["tanh" if adopted.ended_in_tanh else _taken_as(profile)],
         },
     )
-    return bundle_with_golden(about, adopted.network, profile, probes)
+    return bundle_with_golden(about, adopted.network, probes)
 
 
 def _check_description(description: MlpDescription, profile: RobotProfile) -> None:

@@ -33,7 +33,7 @@ _FEWEST = 8
 
 @dataclass(frozen=True)
 class Samples:
-    """Network inputs, (n, ...) each, by name and in the network's order, as `core.features` makes them.
+    """Network inputs, (n, ...) each, by name, as `core.features` makes them; a network takes those that it names.
 
     Attributes:
         inputs: Without batch axis; pictures as planes.

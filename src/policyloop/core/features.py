@@ -7,6 +7,7 @@ eight bits are then fine where it matters, close by.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -16,6 +17,7 @@ from policyloop.core.normalizer import Normalizer
 from policyloop.core.profile import Camera, RobotProfile
 from policyloop.core.spec import ArraySpec
 from policyloop.core.step import Arrays
+from policyloop.errors import VerificationError
 
 __all__ = ["encode_depth", "feature_specs", "features"]
 
@@ -45,12 +47,25 @@ def features(profile: RobotProfile, normalizer: Normalizer, arrays: Arrays) -> A
     return result
 
 
-def feature_specs(profile: RobotProfile) -> dict[str, ArraySpec]:
-    """Return the specs of `features`, in the order of the network's inputs."""
+def feature_specs(profile: RobotProfile, inputs: Sequence[str] | None = None) -> dict[str, ArraySpec]:
+    """Return the specs of `features`; with `inputs`, of those that a network takes, in its order.
+
+    Raises:
+        VerificationError: The network takes something that is no feature of this profile.
+    """
     specs = []
     if profile.camera is not None:
         height, width = profile.camera.height, profile.camera.width
         specs.append(ArraySpec(name="rgb", shape=(3, height, width), dtype="uint8"))
         specs.append(ArraySpec(name="depth", shape=(1, height, width), dtype="uint8"))
     specs.append(ArraySpec(name="proprio", shape=(profile.proprio_size,), dtype="float32"))
-    return {spec.name: spec for spec in specs}
+    found = {spec.name: spec for spec in specs}
+    if inputs is None:
+        return found
+    for name in inputs:
+        if name not in found:
+            raise VerificationError(
+                f"the network takes '{name[:64]}', profile '{profile.name}' has {', '.join(found)}",
+                "start the robot with the profile that the network was made for",
+            )
+    return {name: found[name] for name in inputs}

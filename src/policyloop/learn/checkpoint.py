@@ -27,7 +27,7 @@ from policyloop.core.normalizer import Normalizer
 from policyloop.core.profile import RobotProfile
 from policyloop.errors import IncompatibleError, StorageError, VerificationError
 from policyloop.learn.feed import FeedState
-from policyloop.learn.networks import ActorCritic
+from policyloop.learn.networks import ActorCritic, NetworkSettings, make_network
 
 __all__ = [
     "Checkpoint",
@@ -51,6 +51,8 @@ class CheckpointState(msgspec.Struct, kw_only=True):
     profile: RobotProfile
     profile_digest: str
     network: str
+    network_settings: NetworkSettings | None = None
+    """Build the network again, with its name and the profile; None = of a checkpoint older than this field."""
     normalizer: Normalizer
     version: int
     update: int
@@ -77,22 +79,58 @@ class Checkpoint(msgspec.Struct):
         """Put the saved weights, moments and random state back.
 
         Raises:
-            IncompatibleError: The checkpoint is of another network; the first wrong tensor is named.
+            IncompatibleError: The checkpoint is of another network; the first difference is named.
         """
-        expected = network.state_dict()
-        for name, tensor in expected.items():
-            saved = self.tensors.get(f"network.{name}")
-            if saved is None or saved.shape != tensor.shape:
-                found = "is missing" if saved is None else f"has shape {tuple(saved.shape)}"
-                raise IncompatibleError(
-                    f"checkpoint of network '{self.state.network}': {name} {found}, expected {tuple(tensor.shape)}",
-                    "resume with the --network it was trained with",
-                )
-        network.load_state_dict({name: self.tensors[f"network.{name}"] for name in expected})
+        settings = self.state.network_settings
+        if settings is not None and settings != network.settings:
+            raise IncompatibleError(
+                f"checkpoint of network '{self.state.network}': it has {_difference(settings, network.settings)}",
+                "resume with the settings it was trained with",
+            )
+        self._load(network, list(network.state_dict()))
         if optimizer is not None:
             restore_optimizer("optimizer", optimizer, self.tensors)
         if generator is not None:
             generator.set_state(self.tensors["generator"])
+
+    def restore_actor(self, network: ActorCritic) -> None:
+        """Put back the weights that are deployed, and the exploration; the critic stays as it is.
+
+        Raises:
+            IncompatibleError: The checkpoint is of another actor; the first wrong tensor is named.
+        """
+        self._load(network, [name for name in network.state_dict() if name.startswith(("actor.", "log_std"))])
+
+    def _load(self, network: ActorCritic, names: list[str]) -> None:
+        tensors = network.state_dict()
+        for name in names:
+            saved, wanted = self.tensors.get(f"network.{name}"), tensors[name]
+            if saved is None or saved.shape != wanted.shape:
+                found = "is missing" if saved is None else f"has shape {tuple(saved.shape)}"
+                raise IncompatibleError(
+                    f"checkpoint of network '{self.state.network}': {name} {found}, expected {tuple(wanted.shape)}",
+                    "resume with the --network it was trained with",
+                )
+            tensors[name] = saved
+        network.load_state_dict(tensors)
+
+    def network(self) -> ActorCritic:
+        """Build the network again, with its weights.
+
+        Raises:
+            IncompatibleError: The tensors are of another network than the rest of the checkpoint says.
+            ConfigError: This policyloop has no such network.
+        """
+        state = self.state
+        network = make_network(state.network, state.profile, settings=state.network_settings)
+        self.restore(network, None, None)
+        return network
+
+
+def _difference(saved: NetworkSettings, given: NetworkSettings) -> str:
+    """Name the first setting that is not the same."""
+    name = next(name for name in saved.__struct_fields__ if getattr(saved, name) != getattr(given, name))
+    return f"{name} {getattr(saved, name)}, not {getattr(given, name)}"
 
 
 def optimizer_tensors(name: str, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
@@ -137,7 +175,7 @@ def save_checkpoint(
 
     Args:
         directory: Of all checkpoints.
-        state: All but the tensors.
+        state: All but the tensors; the network's settings and the tensors' hash are filled in here.
         network: Its weights are saved.
         optimizer: Its moments and rates are saved.
         generator: Its state is saved.
@@ -152,6 +190,7 @@ def save_checkpoint(
     tensors.update({name: tensor.detach().cpu().contiguous() for name, tensor in more.items()})
     tensors["generator"] = generator.get_state()
     data = save_tensors(tensors)
+    state.network_settings = network.settings
     state.tensors_sha256 = hashlib.sha256(data).hexdigest()
     final = directory / f"{state.update:06d}"
     files = {

@@ -44,7 +44,7 @@ from policyloop.learn.delivery import deliver
 from policyloop.learn.demonstrations import is_demonstration
 from policyloop.learn.device import accelerator_errors, choose_device, keep_freed_memory
 from policyloop.learn.metrics import Metrics
-from policyloop.learn.networks import make_network
+from policyloop.learn.networks import NetworkSettings, make_network
 from policyloop.learn.off_policy import OffPolicy
 from policyloop.learn.on_policy import OnPolicy
 from policyloop.learn.restore_point import RestorePoint
@@ -130,10 +130,13 @@ class Learner:
         saved = latest_checkpoint(checkpoints) if resume else None
         if saved is None and not resume and any(checkpoints.glob("[0-9]*")):
             raise ConfigError(f"{checkpoints} already holds checkpoints", "add --resume, or choose another directory")
+        kin = load_checkpoint(parent) if saved is None and parent is not None else saved
+        if kin is not None:
+            self._check_kinship(kin.state)
         torch.manual_seed(settings.seed)
-        self._network = make_network(settings.network, self._profile, initial_log_std=settings.initial_log_std).to(
-            self._device
-        )
+        self._network = make_network(
+            settings.network, self._profile, initial_log_std=settings.initial_log_std, settings=_network_settings(kin)
+        ).to(self._device)
         self._execution = self._chosen_execution(saved)
         self._execution.lay_out(self._network)
         self._settings = msgspec.structs.replace(settings, execution=self._execution)
@@ -144,8 +147,8 @@ class Learner:
         self._elapsed_before_s = 0.0
         if saved is not None:
             self._restore(saved)
-        elif parent is not None:
-            self._descend_from(parent)
+        elif kin is not None:
+            self._descend_from(kin)
         self._teachers = Teachers(
             journal,
             self._normalizer,
@@ -212,7 +215,11 @@ class Learner:
     def _restore(self, saved: Checkpoint) -> None:
         """Go on from a checkpoint of this very training."""
         state = saved.state
-        self._check_kinship(state)
+        if state.network_settings is not None and state.network_settings.privileged_size:
+            raise IncompatibleError(
+                f"checkpoint {self._checkpoints} learned in simulation, from what no robot senses",
+                "go on there: --simulated; or begin from its weights: --from, with another --checkpoint-dir",
+            )
         before = str(state.settings.get("learner", "ppo"))
         if before not in ("bc", self._settings.learner):
             raise IncompatibleError(
@@ -225,11 +232,14 @@ class Learner:
         self._elapsed_before_s = state.elapsed_s
         log.info("resumed at update %d, policy %d", self._update, self._version)
 
-    def _descend_from(self, parent: Path) -> None:
-        """Take over the weights of a checkpoint of another training."""
-        saved = load_checkpoint(parent)
-        self._check_kinship(saved.state)
-        saved.restore(self._network, None, None)
+    def _descend_from(self, saved: Checkpoint) -> None:
+        """Take over the weights of a checkpoint of another training; of a critic only if robots can feed it."""
+        settings = saved.state.network_settings
+        if settings is not None and settings.privileged_size:
+            saved.restore_actor(self._network)
+            log.warning("the parent's critic saw what no robot senses: only its actor is taken over, the critic is new")
+        else:
+            saved.restore(self._network, None, None)
         self._normalizer = saved.state.normalizer
         self._lineage = [*saved.state.lineage, saved.state.tensors_sha256]
 
@@ -555,3 +565,9 @@ class Learner:
                 elapsed_s=self._elapsed_s,
             )
         )
+
+
+def _network_settings(kin: Checkpoint | None) -> NetworkSettings | None:
+    """Return what the network of a checkpoint is built with, less what only a simulator can tell its critic."""
+    settings = None if kin is None else kin.state.network_settings
+    return None if settings is None else msgspec.structs.replace(settings, privileged_size=0)

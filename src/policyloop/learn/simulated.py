@@ -21,7 +21,7 @@ from policyloop.core.profile import RobotProfile
 from policyloop.errors import IncompatibleError
 from policyloop.learn.checkpoint import Checkpoint, CheckpointState, save_checkpoint
 from policyloop.learn.distribution import gaussian_log_prob
-from policyloop.learn.networks import Features, MlpNetwork
+from policyloop.learn.networks import Features, MlpNetwork, NetworkSettings
 from policyloop.learn.ppo import PpoSettings, make_optimizer, ppo_update
 from policyloop.learn.rollout import Rollout, accumulated
 
@@ -129,9 +129,11 @@ class SimulatedLearner:
         self.network = MlpNetwork(
             robots.profile,
             initial_log_std=settings.ppo.initial_log_std,
-            hidden_sizes=settings.hidden_sizes,
-            activation=settings.activation,
-            privileged_size=robots.privileged_size,
+            settings=NetworkSettings(
+                hidden_sizes=settings.hidden_sizes,
+                activation=settings.activation,
+                privileged_size=robots.privileged_size,
+            ),
         )
         self._optimizer = make_optimizer(self.network, settings.ppo)
         self._generator = torch.Generator().manual_seed(settings.seed)

@@ -36,6 +36,7 @@ def open_onnx(path: Path, profile: RobotProfile) -> VerifiedBundle:
     metadata = read_metadata(network)
     try:
         digest, version = metadata["profile_digest"], int(metadata["version"])
+        inputs = tuple(metadata["inputs"].split(","))
         normalizer = msgspec.json.decode(metadata["normalizer"], type=Normalizer)
     except (KeyError, ValueError) as error:
         raise VerificationError(f"{path} was not exported by policyloop: {error}", "use `policyloop export`") from error
@@ -54,7 +55,7 @@ def open_onnx(path: Path, profile: RobotProfile) -> VerifiedBundle:
         profile_name=profile.name,
         profile_digest=digest,
         network="",
-        inputs=tuple(feature_specs(profile)),
+        inputs=tuple(feature_specs(profile, inputs)),
         normalizer=normalizer,
         log_std=tuple(-5.0 for _ in profile.action),
         noise_hold_ticks=1,

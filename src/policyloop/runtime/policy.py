@@ -52,6 +52,7 @@ class Policy:
     Attributes:
         version: The manifest's counter.
         digest: Names this policy in every step it drives.
+        inputs: Specs of what its network takes, in order: some of the profile's features.
         golden: What its network answered where it was made; None for a bare `.onnx` file.
     """
 
@@ -63,10 +64,9 @@ class Policy:
         self._profile = profile
         self._log_std = np.asarray(manifest.log_std)
         self.golden = bundle.golden
+        self.inputs = feature_specs(profile, manifest.inputs)
         self._backend = (
-            open_backend(backend, bundle, feature_specs(profile), len(profile.action))
-            if isinstance(backend, str)
-            else backend
+            open_backend(backend, bundle, self.inputs, len(profile.action)) if isinstance(backend, str) else backend
         )
 
     @classmethod
@@ -94,7 +94,8 @@ class Policy:
 
     def mean(self, observation: Observation) -> NDArray[np.float32]:
         """Return the network's output for one observation, before tanh, (actions,)."""
-        return self.infer(features(self._profile, self._manifest.normalizer, observation.arrays))
+        seen = features(self._profile, self._manifest.normalizer, observation.arrays)
+        return self.infer({name: seen[name] for name in self.inputs})
 
     def act(self, observation: Observation, exploration: Exploration | None = None) -> Action:
         """Propose an action; with `exploration`, drawn from the policy's Gaussian.

@@ -17,7 +17,6 @@ import msgspec
 import numpy as np
 
 from policyloop.bundle.signing import KeyRing
-from policyloop.core.features import feature_specs
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Observation
 from policyloop.errors import IncompatibleError, PolicyloopError, VerificationError, error_of
@@ -78,7 +77,7 @@ def _check_golden(policy: Policy, profile: RobotProfile, path: Path) -> None:
     if golden is None:
         return
     try:
-        for name, spec in feature_specs(profile).items():
+        for name, spec in policy.inputs.items():
             for array in golden.inputs[name]:
                 spec.validate(array)
     except (KeyError, IncompatibleError) as error:
