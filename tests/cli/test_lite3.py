@@ -14,8 +14,9 @@ from policyloop.bundle.store import Store
 from policyloop.bundle.verify import open_bundle
 from policyloop.cli.machine import open_machine
 from policyloop.core.clock import VirtualClock
-from policyloop.core.profile import RobotProfile
+from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.errors import ConfigError, UsageError
+from policyloop.link.journal import Journal
 from policyloop.robot.bridge.shared_memory import SharedMemoryBridge
 from policyloop.robot.bridge.sockets import SocketBridge
 from policyloop.sim.lite3_robot import SimulatedLite3
@@ -210,6 +211,27 @@ def test_train_goes_on_where_it_was(train: Call, tmp_path: Path) -> None:
     assert code == 0, err
     assert out.strip() == f"policy 2 in {tmp_path / 'store'}"
     assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["000003", "000005"]
+
+
+def test_its_checkpoints_can_be_exported_and_learned_on_from(
+    train: Call, policyloop: Call, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert train()[0] == 0
+    checkpoint, file = tmp_path / "checkpoints" / "000003", tmp_path / "policy.onnx"
+    code, _, err = policyloop("export", checkpoint, "--output", file)
+    assert code == 0, err
+    assert file.read_bytes() == (checkpoint / "bundle" / "policy.onnx").read_bytes()
+    places = {"journal": "journal", "store": "s", "checkpoint-dir": "c", "tensorboard-dir": "r"}
+    folders = [word for name, place in places.items() for word in (f"--{name}", tmp_path / place)]
+    begin = ("train", "--profile", "lite3", "--network", "mlp", "--from", checkpoint, *folders)
+    Journal(tmp_path / "journal", load_profile("lite3"), writable=True).close()
+    code, _, err = policyloop(*begin, "--offline", "--learner", "bc", "--demonstrations", 0)
+    assert code == 0, err
+    assert "only its actor is taken over" in caplog.text
+    assert (tmp_path / "s" / "current" / "policy.onnx").is_file()
+    code, _, err = policyloop(*begin, "--simulated", 4)
+    assert code == 2
+    assert "takes no --from" in err
 
 
 def test_a_seed_that_was_typed_is_the_seed(train: Call, tmp_path: Path, lite3: RobotProfile) -> None:

@@ -31,7 +31,7 @@ from policyloop.learn.checkpoint import (
     save_checkpoint,
 )
 from policyloop.learn.feed import FeedState
-from policyloop.learn.networks import ActorCritic, make_network
+from policyloop.learn.networks import ActorCritic, NetworkSettings, make_network
 from policyloop.learn.ppo import PpoSettings, make_optimizer
 from policyloop.learn.tuning import Execution
 
@@ -41,10 +41,12 @@ Begin = Callable[..., tuple[BaseProcess, Connection]]
 class Training:
     """A network, its optimizer and its random state, with a few steps behind them."""
 
-    def __init__(self, profile: RobotProfile, seed: int = 0, steps: int = 3) -> None:
+    def __init__(
+        self, profile: RobotProfile, seed: int = 0, steps: int = 3, settings: NetworkSettings | None = None
+    ) -> None:
         torch.manual_seed(seed)
         self.profile = profile
-        self.network = make_network("mlp", profile)
+        self.network = make_network("mlp", profile, settings=settings)
         self.optimizer = make_optimizer(self.network, PpoSettings())
         self.generator = torch.Generator().manual_seed(seed)
         for _ in range(steps):
@@ -118,6 +120,66 @@ def test_a_checkpoint_has_its_documented_files(training: Training, tmp_path: Pat
         "state.safetensors",
     ]
     assert [entry.name for entry in tmp_path.iterdir()] == ["000120"]
+
+
+WALKER = NetworkSettings(hidden_sizes=(24, 12), activation="elu", privileged_size=5)
+
+
+def saved_walker(profile: RobotProfile, directory: Path) -> tuple[ActorCritic, Path]:
+    """Save a network of other widths and activation, whose critic sees more than a robot does."""
+    training = Training(profile, steps=0, settings=WALKER)
+    return training.network, training.save(directory, 3)
+
+
+def test_a_checkpoint_builds_its_network_again(blind: RobotProfile, tmp_path: Path) -> None:
+    network, path = saved_walker(blind, tmp_path)
+    built = load_checkpoint(path).network()
+    assert built.settings == WALKER
+    features = {"proprio": torch.randn(3, 4), "privileged": torch.randn(3, 5)}
+    for found, expected in zip(built.mean_and_value(features), network.mean_and_value(features), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_equal_shapes_of_another_activation_are_refused(blind: RobotProfile, tmp_path: Path) -> None:
+    _, path = saved_walker(blind, tmp_path)
+    other = make_network("mlp", blind, settings=msgspec.structs.replace(WALKER, activation="tanh"))
+    before = [tensor.clone() for tensor in other.state_dict().values()]
+    with pytest.raises(IncompatibleError, match="activation elu, not tanh"):
+        load_checkpoint(path).restore(other, None, None)
+    assert all(torch.equal(*pair) for pair in zip(before, other.state_dict().values(), strict=True))
+
+
+def test_the_actor_alone_can_be_taken_over(blind: RobotProfile, tmp_path: Path) -> None:
+    network, path = saved_walker(blind, tmp_path)
+    torch.manual_seed(9)
+    other = make_network("mlp", blind, settings=msgspec.structs.replace(WALKER, privileged_size=0))
+    critic = [parameter.detach().clone() for parameter in other.critic_parameters()]
+    load_checkpoint(path).restore_actor(other)
+    proprio = torch.randn(3, 4)
+    assert torch.equal(other.mean({"proprio": proprio}), network.mean({"proprio": proprio}))
+    assert torch.equal(other.log_std, network.log_std)
+    assert all(torch.equal(*pair) for pair in zip(critic, other.critic_parameters(), strict=True))
+
+
+def test_a_checkpoint_from_before_networks_had_settings_still_loads(training: Training, tmp_path: Path) -> None:
+    about = training.save(tmp_path, 3) / "state.json"
+    state = msgspec.json.decode(about.read_bytes())
+    del state["network_settings"]
+    about.write_bytes(msgspec.json.encode(state))
+    built = load_checkpoint(tmp_path / "000003").network()
+    assert all(torch.equal(*pair) for pair in zip(training.tensors(), built.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("hidden_sizes", [1 << 40]), ("hidden_sizes", [0]), ("hidden_sizes", [8] * 99), ("depth", 3)]
+)
+def test_settings_that_no_network_has_are_refused(field: str, value: Any, training: Training, tmp_path: Path) -> None:
+    about = training.save(tmp_path, 3) / "state.json"
+    state = msgspec.json.decode(about.read_bytes())
+    state["network_settings"][field] = value
+    about.write_bytes(msgspec.json.encode(state))
+    with pytest.raises(VerificationError, match="is damaged"):
+        load_checkpoint(tmp_path / "000003")
 
 
 def test_the_bundle_in_a_checkpoint_can_be_driven_with(training: Training, tmp_path: Path) -> None:

@@ -16,10 +16,15 @@ from policyloop.bundle.signing import KeyRing, create_signer, verify_manifest
 from policyloop.bundle.store import Store
 from policyloop.bundle.verify import open_bundle
 from policyloop.core.profile import RobotProfile
+from policyloop.core.step import Observation
 from policyloop.errors import IncompatibleError, StorageError
-from policyloop.learn.checkpoint import latest_checkpoint
+from policyloop.learn.checkpoint import latest_checkpoint, load_checkpoint
+from policyloop.learn.learner import Learner
+from policyloop.learn.settings import LearnerSettings
 from policyloop.learn.simulated import SimulationProgress, SimulationSettings
 from policyloop.learn.simulated_training import train_in_simulation
+from policyloop.link.journal import Journal
+from policyloop.runtime.policy import Policy
 
 COUNT, HORIZON = 6, 8
 PER_UPDATE = COUNT * HORIZON
@@ -209,3 +214,45 @@ def test_a_disk_that_is_full_to_the_end_fails(place: Place, full_disk: Callable[
         place.train(3, interval=2, report=lambda progress: full.enter_context(full_disk(0)))
     assert place.updates() == []
     assert place.train(3, resume=True) == 2
+
+
+# -- and on to real robots --------------------------------------------------------------------
+
+
+@pytest.fixture
+def walked(place: Place) -> Path:
+    """A checkpoint that training in simulation has left behind."""
+    settings = SimulationSettings(horizon=HORIZON, hidden_sizes=(12, 8), activation="elu", steps=2 * PER_UPDATE)
+    place.train(2, settings=settings)
+    return place.checkpoints / "000002"
+
+
+def learner(place: Place, directory: Path, **more: Any) -> Learner:
+    """A learner on an empty journal of the same robot."""
+    journal = Journal(directory / "journal", place.profile, writable=True)
+    settings = LearnerSettings(learner="bc", network="mlp", device="cpu", threads=1, demonstrations=0)
+    places = {"store": Store(directory / "store"), "runs": directory / "runs"}
+    return Learner(journal, settings, **{"checkpoints": directory / "checkpoints", **places, **more})
+
+
+def test_a_learner_begins_with_the_actor_and_a_new_critic_and_says_so(
+    walked: Path, place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    learner(place, tmp_path / "real", parent=walked).run()
+    assert "only its actor is taken over, the critic is new" in caplog.text
+    parent = load_checkpoint(walked)
+    policies = [
+        Policy.load(path, place.profile) for path in (walked / "bundle", tmp_path / "real" / "store" / "current")
+    ]
+    seen = Observation({"proprio": np.array([0.3, -0.2, 1.5, 0.1], np.float32)}, 0)
+    means = [policy.mean(seen).tolist() for policy in policies]
+    assert means[0] == means[1] != [0.0, 0.0]
+    manifest = open_bundle(tmp_path / "real" / "store" / "current", place.profile).manifest
+    assert manifest.training["parent"] == parent.state.tensors_sha256
+
+
+def test_a_learner_does_not_go_on_where_simulation_stopped(walked: Path, place: Place, tmp_path: Path) -> None:
+    with pytest.raises(IncompatibleError, match="what no robot senses") as caught:
+        learner(place, tmp_path / "real", checkpoints=walked.parent, resume=True)
+    assert "--simulated" in caught.value.remedy
+    assert "--from" in caught.value.remedy

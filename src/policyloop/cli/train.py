@@ -65,7 +65,10 @@ def train(
     """Receive robots' steps, clone, improve, and ship every new policy into the store."""
     if simulated:
         from policyloop.cli.simulated import train_simulated
+        from policyloop.errors import UsageError
 
+        if parent is not None:
+            raise UsageError("--simulated begins anew or goes on: it takes no --from", "go on: --resume")
         folders = (checkpoint_dir, store, tensorboard_dir)
         asked = {"seed": seed} if _typed(context, "seed") else {}
         train_simulated(

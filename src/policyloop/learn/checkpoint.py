@@ -81,12 +81,6 @@ class Checkpoint(msgspec.Struct):
         Raises:
             IncompatibleError: The checkpoint is of another network; the first difference is named.
         """
-        settings = self.state.network_settings
-        if settings is not None and settings != network.settings:
-            raise IncompatibleError(
-                f"checkpoint of network '{self.state.network}': it has {_difference(settings, network.settings)}",
-                "resume with the settings it was trained with",
-            )
         self._load(network, list(network.state_dict()))
         if optimizer is not None:
             restore_optimizer("optimizer", optimizer, self.tensors)
@@ -102,7 +96,7 @@ class Checkpoint(msgspec.Struct):
         self._load(network, [name for name in network.state_dict() if name.startswith(("actor.", "log_std"))])
 
     def _load(self, network: ActorCritic, names: list[str]) -> None:
-        tensors = network.state_dict()
+        settings, tensors = self.state.network_settings, network.state_dict()
         for name in names:
             saved, wanted = self.tensors.get(f"network.{name}"), tensors[name]
             if saved is None or saved.shape != wanted.shape:
@@ -112,6 +106,13 @@ class Checkpoint(msgspec.Struct):
                     "resume with the --network it was trained with",
                 )
             tensors[name] = saved
+        # Shapes do not show it, and the weights would drive another way.
+        if settings is not None and settings.activation != network.settings.activation:
+            raise IncompatibleError(
+                f"checkpoint of network '{self.state.network}': activation {settings.activation}, "
+                f"not {network.settings.activation}",
+                "resume with the settings it was trained with",
+            )
         network.load_state_dict(tensors)
 
     def network(self) -> ActorCritic:
@@ -125,12 +126,6 @@ class Checkpoint(msgspec.Struct):
         network = make_network(state.network, state.profile, settings=state.network_settings)
         self.restore(network, None, None)
         return network
-
-
-def _difference(saved: NetworkSettings, given: NetworkSettings) -> str:
-    """Name the first setting that is not the same."""
-    name = next(name for name in saved.__struct_fields__ if getattr(saved, name) != getattr(given, name))
-    return f"{name} {getattr(saved, name)}, not {getattr(given, name)}"
 
 
 def optimizer_tensors(name: str, optimizer: torch.optim.Adam) -> dict[str, Tensor]:
