@@ -266,6 +266,25 @@ def test_a_reader_does_not_see_half_a_record(log):
 # Power cuts and damage
 
 
+def test_a_record_that_becomes_whole_while_it_is_looked_at_is_no_damage(tmp_path, monkeypatch):
+    write(tmp_path, RECORDS)
+    whole = segments(tmp_path)[0].read_bytes()
+    first_end = MAGIC_BYTES + HEADER_BYTES + len(RECORDS[0])
+    segments(tmp_path)[0].write_bytes(whole[: first_end + HEADER_BYTES + 5])  # the second record is being written
+    resume = segment_log._Segment._resume
+
+    def meanwhile(segment, *arguments):
+        segment.path.write_bytes(whole)  # the writer goes on between two looks of the reader
+        return resume(segment, *arguments)
+
+    monkeypatch.setattr(segment_log._Segment, "_resume", meanwhile)
+    log = SegmentLog(tmp_path, writable=False)
+    assert list(log) == RECORDS[:1]
+    log.refresh()
+    assert list(log) == RECORDS
+    log.close()
+
+
 def test_a_torn_tail_is_cut_at_every_offset_of_the_last_record(tmp_path):
     write(tmp_path / "whole", RECORDS)
     data = segments(tmp_path / "whole")[0].read_bytes()

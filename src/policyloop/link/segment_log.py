@@ -70,7 +70,7 @@ class _Segment:
         """
         size = self.size
         while self.end < size:
-            found = self._at(self.end, size, check=not sealed) or self._resume()
+            found = self._at(self.end, size, check=not sealed) or self._resume(size)
             if found is None:
                 break
             offset, number, length = found
@@ -103,9 +103,12 @@ class _Segment:
         head = os.pread(self.fd, _HEADER.size, offset)
         return offset == size or (len(head) == _HEADER.size and _HEADER.unpack(head)[::3] == (_MARKER, number))
 
-    def _resume(self) -> tuple[int, int, int] | None:
-        """Return the next intact record behind damage, or None: then this is the end, or a torn tail."""
-        size = self.size
+    def _resume(self, size: int) -> tuple[int, int, int] | None:
+        """Return the next intact record behind damage, or None: then this is the end, or a torn tail.
+
+        A reader must not look beyond the `size` at which it began: a record that was half written then may be whole by
+        now, with others behind it, and would pass for damage.
+        """
         rest = os.pread(self.fd, size - self.end, self.end)
         if len(rest) >= _HEADER.size:  # most likely only the bytes of one record are damaged, not its length
             after = self.end + _HEADER.size + _HEADER.unpack_from(rest)[2]
