@@ -51,6 +51,7 @@ _EXTRAS = {
     **dict.fromkeys(("torch", "safetensors", "tensorboard", "yaml"), "train"),
     **dict.fromkeys(("onnx", "onnxslim"), "convert"),
     **dict.fromkeys(("mujoco", "gymnasium"), "sim"),
+    **dict.fromkeys(("anyio", "starlette", "uvicorn", "websockets"), "dashboard"),
 }
 """Which extra brings a package that a robot does without."""
 
@@ -88,8 +89,8 @@ def _options(
 
 
 _COMMANDS = (
-    "bundle calibrate chaos convert demo deploy doctor evaluate example export gateway import_ journal keys plan "
-    "promote robot run sim store toolkit train view"
+    "bundle calibrate chaos convert dashboard demo deploy doctor evaluate example export gateway import_ journal keys "
+    "plan promote robot run sim store toolkit train view"
 )
 for _command in _COMMANDS.split():
     import_module(f"policyloop.cli.{_command}")

@@ -26,6 +26,7 @@ __all__ = [
     "MAX_HEADER_BYTES",
     "MAX_MESSAGE_BYTES",
     "MAX_STRING",
+    "check_record",
     "decode_from_gateway",
     "decode_from_robot",
     "decode_step",
@@ -91,7 +92,7 @@ def decode_step(header: StepHeader, frames: Frames, profile: RobotProfile) -> St
         profile: The gateway's profile; the step's digest must be the same.
     """
     record = header.record
-    _check_record(record, profile)
+    check_record(record, profile)
     specs = profile.observation_specs
     expected = len(specs) * (2 if header.final else 1)
     if len(frames) != expected:
@@ -127,8 +128,8 @@ def _unpack(frame: bytes, spec: ArraySpec) -> NDArray[np.generic]:
     return array
 
 
-def _check_record(record: StepRecord, profile: RobotProfile) -> None:
-    """Refuse numbers that are not finite, vectors of another length and names that are too long."""
+def check_record(record: StepRecord, profile: RobotProfile) -> None:
+    """Refuse numbers that are not finite, vectors of another length and names that are too long; WireError."""
     if record.profile_digest != profile.digest:
         raise WireError(
             "wrong-profile", f"recorded with profile {record.profile_digest[:12]}, not {profile.digest[:12]}"
