@@ -102,6 +102,7 @@ class DashboardServer:
                 lifespan="off",
                 limit_concurrency=_MAX_CONNECTIONS,
                 timeout_graceful_shutdown=_GRACE_S,
+                ws="websockets-sansio",
                 ws_max_size=16 << 10,
                 ws_max_queue=4,
                 ws_per_message_deflate=False,
@@ -125,6 +126,10 @@ class DashboardServer:
                 tasks.start_soon(self._live.look_after, name)
             await self._server.serve(sockets=[self._socket])
             tasks.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """Let `run` end, from any thread."""
+        self._server.should_exit = True
 
     def close(self) -> None:
         """Release the port."""

@@ -6,6 +6,7 @@ import { duration, make, milliseconds, name, number, order, percent, whole, writ
 
 const TRAIL_STEPS = 300, TRAIL_ACTIONS = 2;
 const PLAIN_NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/;
+const DRIVERS = { human: "a person", policy: "the policy", scripted: "a script", random: "chance" };
 const SPANS = { inferred: "to inferred", acted: "to acted", stored: "to here" };
 const HERE = ["localhost", "[::1]"].includes(location.hostname) || location.hostname.startsWith("127.");
 
@@ -88,7 +89,7 @@ export class RobotCard {
       axis.proposed.style.left = `${share(action[index])}%`;
       axis.command.style.left = `${Math.min(zero, to)}%`;
       axis.command.style.width = `${Math.abs(to - zero)}%`;
-      write(axis.text, damped ? `${number(action[index])} → damped` : `${number(action[index])} → ${number(command[index])}`);
+      write(axis.text, `${action[index].toFixed(2)} → ${damped ? "damped" : command[index].toFixed(2)}`);
     });
   }
 
@@ -131,7 +132,7 @@ export class RobotCard {
     const { source, policy, contact, state } = this.parts, robot = this.robot, control = this.control;
     source.hidden = policy.hidden = !robot;
     if (robot) {
-      write(source, robot.intervention === "start" || robot.intervention === "hold" ? "a person took over" : `driven by ${robot.source === "human" ? "a person" : robot.source}`);
+      write(source, `driven by ${DRIVERS[robot.source] || robot.source}`);
       source.dataset.source = robot.source;
       contact.hidden = !robot.contact;
       const behind = robot.versions_behind ? `, ${whole(robot.versions_behind)} behind` : "";
