@@ -46,6 +46,13 @@ def test_a_recording_goes_to_mcap_and_back(policyloop: Call, recorded: Path, tmp
     second.close()
 
 
+def test_the_numbers_of_a_recording_become_a_table(policyloop: Call, recorded: Path, tmp_path: Path) -> None:
+    code, out, err = policyloop("journal", "export", recorded, "--output", tmp_path / "drive.csv")
+    assert (code, err) == (0, "")
+    assert out.startswith("80 steps in ")
+    assert len((tmp_path / "drive.csv").read_text().splitlines()) == 81
+
+
 def test_a_recording_becomes_a_lerobot_dataset(policyloop: Call, recorded: Path, tmp_path: Path) -> None:
     code, out, _ = policyloop("journal", "export", recorded, "--output", tmp_path / "dataset")
     assert (code, out) == (0, f"80 steps in {tmp_path / 'dataset'}\n")
@@ -55,7 +62,7 @@ def test_a_recording_becomes_a_lerobot_dataset(policyloop: Call, recorded: Path,
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["journal", "export", "{journal}", "--output", "{out}", "--format", "hdf5"], 2, "mcap or lerobot"),
+        (["journal", "export", "{journal}", "--output", "{out}", "--format", "hdf5"], 2, "mcap, csv or lerobot"),
         (["journal", "export", "{out}/nowhere", "--output", "{out}/x.mcap"], 1, "no journal at"),
         (["journal", "import", "{out}/no.mcap", "--journal", "{out}/j"], 1, "cannot read"),
         (["journal", "import", "{out}/no.mcap", "--journal", "{out}/j", "--topic", "lidar=/x"], 2, "SENSOR=TOPIC"),

@@ -47,7 +47,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 class SimulatedProgram:
-    """A simulated robot in real time: arming, gate, control socket and uplink as `policyloop run` has them."""
+    """A simulated robot: arming, gate, control socket and uplink as `policyloop run` has them.
+
+    It ticks without the loop's watchdog, which a busy machine that runs tests would set off.
+    """
 
     def __init__(
         self, profile: RobotProfile, address: str, name: str, folder: Path, bundle: Path | None = None
@@ -70,8 +73,13 @@ class SimulatedProgram:
         robot = SimulatedRobot(profile, range(4), np.random.default_rng(len(name)), clock)
         recorder = Recorder(profile, name, link.boot, link.append)
         self._actor = Actor(profile, robot, robot, driver, SafetyGate(profile), recorder, clock, arming=self.arming)
-        self._thread = threading.Thread(target=self._actor.run, args=(self._stop,))
+        self._period_s = 1 / profile.rates.control_hz
+        self._thread = threading.Thread(target=self._drive)
         self._thread.start()
+
+    def _drive(self) -> None:
+        while not self._stop.wait(self._period_s):
+            self._actor.tick()
 
     def close(self) -> None:
         """End."""
@@ -150,9 +158,10 @@ class Served:
 
     def close(self) -> None:
         """End."""
-        self._server.stop()
-        self._thread.join()
-        self._server.close()
+        if self._thread.is_alive():
+            self._server.stop()
+            self._thread.join()
+            self._server.close()
 
 
 @pytest.fixture

@@ -55,24 +55,26 @@ def info(
 @journal_app.command()
 def export(
     journal: Annotated[Path, typer.Argument(help="Directory of the journal.")],
-    output: Annotated[Path, typer.Option(help="A new .mcap file, or a new folder for a LeRobotDataset.")],
-    kind: Annotated[str, typer.Option("--format", help="mcap or lerobot; default: by --output.")] = "",
+    output: Annotated[Path, typer.Option(help="A new .mcap or .csv file, or a new folder for a LeRobotDataset.")],
+    kind: Annotated[str, typer.Option("--format", help="mcap, csv or lerobot; default: by --output.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Write a journal as MCAP with ROS 2 messages (Foxglove opens it), or as a LeRobotDataset v3."""
+    """Write a journal as MCAP with ROS 2 messages (Foxglove opens it), as CSV, or as a LeRobotDataset v3."""
     from policyloop.cli.progress import progress_bar
+    from policyloop.data.csv import export_csv
     from policyloop.data.lerobot import export_lerobot
     from policyloop.data.mcap import export_mcap
     from policyloop.errors import UsageError
     from policyloop.link.journal import Journal
 
-    kind = kind or ("mcap" if output.suffix == ".mcap" else "lerobot")
-    if kind not in ("mcap", "lerobot"):
-        raise UsageError(f"--format {kind}", "use mcap or lerobot")
+    writers = {"mcap": export_mcap, "csv": export_csv, "lerobot": export_lerobot}
+    kind = kind or (output.suffix[1:] if output.suffix in (".mcap", ".csv") else "lerobot")
+    if kind not in writers:
+        raise UsageError(f"--format {kind}", "use mcap, csv or lerobot")
     opened = Journal(journal)
     try:
         with progress_bar("writing") as bar:
-            written = (export_mcap if kind == "mcap" else export_lerobot)(opened, output, bar)
+            written = writers[kind](opened, output, bar)
     finally:
         opened.close()
     if as_json:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import anyio
 import msgspec
 
 from policyloop.dashboard.controls import Controls, ControlShown
@@ -306,15 +307,16 @@ class Live:
             await self._beat.wait()
             while len(page.sent) >= _UNDER_WAY:
                 page.shown.clear()
-                await asyncio.wait_for(page.shown.wait(), self._settings.send_timeout_s)
+                with anyio.fail_after(self._settings.send_timeout_s):
+                    await page.shown.wait()
             if not self._frame or not page.earn(self._settings.bytes_per_s):
                 continue
             page.frame += 1
             page.sent[page.frame] = time.monotonic()
             for message in self._messages(page):
                 page.credit_bytes -= len(message)
-                sending = line.send_text(message) if isinstance(message, str) else line.send_bytes(message)
-                await asyncio.wait_for(sending, self._settings.send_timeout_s)
+                with anyio.fail_after(self._settings.send_timeout_s):
+                    await (line.send_text(message) if isinstance(message, str) else line.send_bytes(message))
 
     def _messages(self, page: Page) -> Iterator[str | bytes]:
         """Yield a frame: what this page has not been told yet, pictures as far as its credit goes."""

@@ -32,8 +32,10 @@ class PlotStream:
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
         try:
+            if not 0 < int(port) < 65536 or not host:
+                raise ValueError("no host or no port")
             found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
-        except (OSError, ValueError, OverflowError) as error:
+        except (OSError, ValueError) as error:
             raise UsageError(f"--plotjuggler {address}: {error}", "give HOST:PORT, such as 127.0.0.1:9870") from error
         family, kind, protocol, _, where = found[0]
         self._address: Any = where
@@ -65,4 +67,4 @@ def _message(row: dict[str, Value], heard_ns: int) -> dict[str, Any]:
         for level in levels:
             place = place.setdefault(level, {})
         place[leaf] = value
-    return {"timestamp": heard_ns * 1e-9, str(row["robot"]): tree}
+    return {str(row["robot"]): tree, "timestamp": heard_ns * 1e-9}

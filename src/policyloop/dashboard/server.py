@@ -184,7 +184,7 @@ class DashboardServer:
                 async def tell() -> None:
                     try:
                         await self._live.tell(page, line)
-                    except (asyncio.TimeoutError, WebSocketDisconnect):
+                    except (TimeoutError, WebSocketDisconnect):
                         tasks.cancel_scope.cancel()
 
                 tasks.start_soon(listen)
