@@ -2,7 +2,7 @@
 
 import { make, number, whole } from "./dom.js";
 
-const WIDTH = 320, HEIGHT = 120, LEFT = 4, TOP = 10, BOTTOM = 18;
+const WIDTH = 320, HEIGHT = 120, LEFT = 40, RIGHT = 6, TOP = 8, BOTTOM = 18;
 
 function shape(tag, attributes, text) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -18,7 +18,7 @@ export function chart({ title, unit, points }) {
   if (low === high) { low -= 1; high += 1; }
   const first = points[0][0], span = Math.max(1, lastStep - first);
   const at = ([step, value]) => [
-    LEFT + (WIDTH - 2 * LEFT) * (step - first) / span,
+    LEFT + (WIDTH - LEFT - RIGHT) * (step - first) / span,
     TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low),
   ];
   const line = points.map((point) => at(point).map((c) => c.toFixed(1)).join(",")).join(" ");
@@ -28,13 +28,13 @@ export function chart({ title, unit, points }) {
   });
   const [x, y] = at(points[points.length - 1]);
   svg.append(
-    shape("line", { x1: LEFT, x2: WIDTH - LEFT, y1: HEIGHT - BOTTOM, y2: HEIGHT - BOTTOM, class: "axis" }),
+    shape("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: HEIGHT - BOTTOM, y2: HEIGHT - BOTTOM, class: "axis" }),
     shape("polyline", { points: line, class: "line" }),
     shape("circle", { cx: x, cy: y, r: 3.5, class: "dot" }),
     shape("text", { x: LEFT, y: HEIGHT - 4 }, whole(first)),
-    shape("text", { x: WIDTH - LEFT, y: HEIGHT - 4, "text-anchor": "end" }, `${whole(lastStep)} steps`),
-    shape("text", { x: LEFT, y: TOP + 2, class: "range" }, number(high)),
-    shape("text", { x: LEFT, y: HEIGHT - BOTTOM - 4, class: "range" }, number(low)),
+    shape("text", { x: WIDTH - RIGHT, y: HEIGHT - 4, "text-anchor": "end" }, `${whole(lastStep)} steps`),
+    shape("text", { x: LEFT - 5, y: TOP + 4, "text-anchor": "end" }, number(high)),
+    shape("text", { x: LEFT - 5, y: HEIGHT - BOTTOM, "text-anchor": "end" }, number(low)),
   );
   const head = make("figcaption", {}, make("span", {}, title), make("strong", {}, number(lastValue)), make("small", {}, unit === "1" ? "" : unit));
   return make("figure", { class: "chart" }, head, svg);
