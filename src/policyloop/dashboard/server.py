@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from importlib import resources
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +25,7 @@ from policyloop.dashboard.access import COOKIE, SESSION_S, Access, is_loopback
 from policyloop.dashboard.door import Door
 from policyloop.dashboard.live import Live, TooManyPages
 from policyloop.dashboard.prometheus import CONTENT_TYPE, exposition
-from policyloop.errors import ConnectionFailed, PolicyloopError, SafetyRefusal, UsageError
+from policyloop.errors import ConfigError, ConnectionFailed, PolicyloopError, SafetyRefusal, UsageError
 from policyloop.robot.control import Verb
 
 __all__ = ["DashboardServer"]
@@ -68,6 +69,7 @@ class DashboardServer:
 
     Raises:
         ConnectionFailed: Nobody can listen there.
+        ConfigError: The certificate cannot be used.
     """
 
     def __init__(
@@ -81,6 +83,8 @@ class DashboardServer:
     ) -> None:
         self._live, self._access = live, access
         self._files = _page_files()
+        if certificate is not None:
+            _check_certificate(certificate, private_key)
         self._socket = _listen(host, port)
         routes = [
             Route("/", self._file),
@@ -224,6 +228,15 @@ class DashboardServer:
 def _page_files() -> dict[str, bytes]:
     folder = resources.files("policyloop.dashboard") / "page"
     return {file.name: file.read_bytes() for file in folder.iterdir() if Path(file.name).suffix in _TYPES}
+
+
+def _check_certificate(certificate: Path, private_key: Path | None) -> None:
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, private_key)
+    except OSError as error:
+        raise ConfigError(
+            f"TLS cannot use {certificate}: {error}", "give a certificate and its key, both PEM"
+        ) from error
 
 
 def _listen(host: str, port: int) -> socket.socket:
