@@ -19,7 +19,8 @@ from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step
 from policyloop.dashboard.controls import Controls
 from policyloop.dashboard.learning import LearnerView
-from policyloop.dashboard.live import Live, LiveSettings, Page
+from policyloop.dashboard.live import Live, LiveSettings
+from policyloop.dashboard.page import Page
 from policyloop.dashboard.tail import JournalTail
 from policyloop.link.journal import Journal
 from policyloop.wire.codec import encode_step
@@ -44,7 +45,7 @@ class Line:
         message = json.loads(data)
         self.messages.append(message)
         if message["kind"] == "end" and self.answers:
-            Live.hear(self.page, json.dumps({"frame": message["frame"], "look": self.look}))
+            self.page.hear(json.dumps({"frame": message["frame"], "look": self.look}))
 
     async def send_bytes(self, data: bytes) -> None:
         (length,) = struct.unpack_from("<I", data)
@@ -187,19 +188,6 @@ def test_a_thin_line_gets_fewer_frames_and_always_the_newest(
     assert len(line.of("live")) < 60
     assert line.of("live")[-1]["steps"] > heard[-1] - 200
     tail.close()
-
-
-@pytest.mark.parametrize("text", ["", "no", "[]", '{"look": 3, "frame": 1}', '{"look": ["r0"]}', "x" * 9000])
-def test_what_a_page_says_wrongly_is_passed_over(text: str) -> None:
-    page = Page(looks_at={"r1"}, sent={1: 0.0})
-    Live.hear(page, text)
-    assert (page.looks_at, page.sent) == ({"r1"}, {1: 0.0})
-
-
-def test_a_page_may_look_at_so_many_and_no_more() -> None:
-    page = Page()
-    Live.hear(page, json.dumps({"frame": 5, "look": [f"r{i}" for i in range(100)]}))
-    assert len(page.looks_at) == 16
 
 
 def test_nothing_old_is_kept_for_a_page_that_comes_later(

@@ -181,7 +181,7 @@ class DashboardServer:
                 async def listen() -> None:
                     try:
                         while True:
-                            self._live.hear(page, await line.receive_text())
+                            page.hear(await line.receive_text())
                     except (WebSocketDisconnect, KeyError):  # it is gone, or sends bytes
                         tasks.cancel_scope.cancel()
 
@@ -226,7 +226,7 @@ class DashboardServer:
 
 
 def _page_files() -> dict[str, bytes]:
-    folder = resources.files("policyloop.dashboard") / "page"
+    folder = resources.files("policyloop.dashboard") / "assets"
     return {file.name: file.read_bytes() for file in folder.iterdir() if Path(file.name).suffix in _TYPES}
 
 

@@ -1,0 +1,449 @@
+"""The page in a real browser: Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from PIL import Image
+
+from policyloop.bundle.build import Bundle
+from policyloop.bundle.signing import KeyRing, create_signer, sign_bundle
+from policyloop.bundle.store import Store
+from policyloop.convert.export import export_bundle, probe_features
+from policyloop.core.profile import RobotProfile
+from policyloop.core.step import Command, Step
+from policyloop.learn.networks import make_network
+from policyloop.link.gateway import Gateway
+from policyloop.link.journal import Journal
+from policyloop.wire.codec import encode_step
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="NOT TESTED, Playwright is not installed")
+
+DESKTOP, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
+TOKEN = "field-laptop-" * 4
+HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>\u202e"\'`${window.hacked=1}'
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium; the tests are skipped, loudly, where it is not installed."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("NOT TESTED, there is no browser: apt install chromium")
+    sandbox = ["--no-sandbox"] if os.getuid() == 0 else []
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=program, args=[*sandbox, "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Return `visit(url, viewport=DESKTOP, dark=False)`: a page in a browser without a past; errors fail the test."""
+    errors: list[str] = []
+    contexts = []
+
+    def go(url: str, viewport: dict[str, int] = DESKTOP, *, dark: bool = False, phone: bool = False) -> Any:
+        context = browser.new_context(
+            viewport=viewport,
+            color_scheme="dark" if dark else "light",
+            device_scale_factor=1,
+            has_touch=phone,
+            is_mobile=phone,
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda said: errors.append(said.text) if "Content Security" in said.text else None)
+        page.goto(url)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert errors == []
+
+
+@pytest.fixture
+def store(exported: Bundle, tmp_path: Path) -> Store:
+    """See `fill`."""
+    return fill(Store(tmp_path / "store"), exported, tmp_path)
+
+
+def fill(store: Store, bundle: Bundle, tmp_path: Path) -> Store:
+    """Add three versions: good, good, and the current one, which must prove itself; the first two signed by ada."""
+    signer = create_signer(tmp_path / "operator", "ada")
+    KeyRing(tmp_path / "keys").allow("ada", signer.public)
+    for version in (11, 12, 13):
+        manifest = msgspec.structs.replace(bundle.manifest, version=version)
+        path = store.add(msgspec.structs.replace(bundle, manifest=manifest))
+        store.activate(path)
+        if version < 13:
+            sign_bundle(path, (path / "manifest.json").read_bytes(), signer)
+            store.mark(path, "good", "300 ticks, none late, stopped by the gate as often as the one before")
+    return store
+
+
+def append(journal: Journal, make_step: Callable[..., Step], sequence: int, **changes: Any) -> None:
+    changes.setdefault("wall_clock_s", time.time())
+    journal.append(encode_step(make_step(journal.profile, sequence, **changes), journal.profile))
+
+
+def wait_until(page: Any, expression: str) -> None:
+    page.wait_for_function(expression)
+
+
+def is_grey(page: Any, selector: str) -> bool:
+    return "grayscale(1)" in page.eval_on_selector(selector, "element => getComputedStyle(element).filter")
+
+
+def test_a_simulated_robots_stream_is_shown_while_it_comes(
+    serve: Callable[..., Any], visit: Callable[..., Any], gateway: Gateway, tmp_path: Path
+) -> None:
+    served = serve(tmp_path / "journal")
+    page = visit(served.url)
+    page.get_by_text("No robot has sent a step yet").wait_for()
+    robots = ["sim", "--profile", "rover-mini", "--robots", "2", "--connect", gateway.address, "--name", "twin"]
+    command = [sys.executable, "-m", "policyloop", *robots, "--spool", str(tmp_path / "spool")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        card = page.get_by_label("robot twin-0", exact=True)
+        card.get_by_text("live,").wait_for()
+        card.get_by_text("driven by a script").wait_for()
+        page.get_by_label("robot twin-1", exact=True).get_by_text("live,").wait_for()
+        drawn = "document.querySelector('canvas[aria-label=\"{} of twin-0\"]')"
+        for kind in ("camera", "depth"):
+            wait_until(page, f"{drawn.format(kind)}.width === 64")
+            wait_until(
+                page,
+                f"new Set({drawn.format(kind)}.getContext('2d').getImageData(0, 0, 64, 36).data).size > 20",
+            )
+        before = card.locator(".axis output").first.inner_text()
+        page.wait_for_function("before => document.querySelector('.axis output').textContent !== before", arg=before)
+        assert " → " in before
+        assert not is_grey(page, ".robot .pictures")
+    finally:
+        process.terminate()
+        process.wait(30)
+    card.get_by_text(" old").wait_for()  # nothing comes any more, and it says so
+    assert is_grey(page, ".robot .pictures")
+
+
+def test_what_the_gate_says_is_listed_as_it_happens(
+    serve: Callable[..., Any],
+    visit: Callable[..., Any],
+    journal: Journal,
+    make_step: Callable[..., Step],
+    tmp_path: Path,
+) -> None:
+    page = visit(serve(tmp_path / "journal").url)
+    append(journal, make_step, 0)
+    page.get_by_text("Gate: lets it through as it is").wait_for()
+    append(journal, make_step, 1, command=Command((0.0, 0.0), ("distance", "slew")))
+    page.get_by_text("Gate: distance, slew").wait_for()
+    lines = page.locator(".log li").all_inner_texts()
+    assert lines[0].split() == ["distance,", "slew", "1", "step", "now"]
+    assert lines[1].startswith("as it is")
+    append(journal, make_step, 9)
+    page.get_by_text("1, 7 steps missing").wait_for()
+    page.get_by_text("policy 1").first.wait_for()
+
+
+def test_a_hostile_name_is_text(
+    serve: Callable[..., Any],
+    visit: Callable[..., Any],
+    journal: Journal,
+    make_step: Callable[..., Step],
+    tmp_path: Path,
+) -> None:
+    page = visit(serve(tmp_path / "journal").url)
+    for i, name in enumerate((HOSTILE, "__proto__", "constructor", "$(reboot)", "a" * 250)):
+        append(journal, make_step, i, robot=name, command=Command((0.0, 0.0), (HOSTILE,)))
+    page.get_by_role("heading", name="__proto__").wait_for()
+    page.wait_for_function("document.querySelectorAll('.robot').length === 5")
+    assert HOSTILE in page.locator(".robot h2").all_inner_texts()
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("img, .robot script").count() == 0
+    # what cannot be typed safely into a shell is not offered for copying
+    assert page.locator("code").all_text_contents().count("policyloop robot stop") == 4
+    width = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert width <= 0
+
+
+def test_a_robot_on_this_machine_is_stopped_and_armed_again_only_by_typing_its_name(
+    serve: Callable[..., Any],
+    visit: Callable[..., Any],
+    gateway: Gateway,
+    drive: Callable[..., Any],
+    mini: RobotProfile,
+    tmp_path: Path,
+    wait_for: Callable[..., None],
+) -> None:
+    robot = drive(mini, gateway.address, "rover-7")
+    served = serve(tmp_path / "journal", sockets={"rover-7": robot.socket}, files_s=0.1)
+    page = visit(served.url, PHONE, phone=True)
+    card = page.get_by_label("robot rover-7", exact=True)
+    card.locator('[data-state="armed"]').wait_for()
+    card.get_by_text("live,").wait_for()
+    stop = page.locator("#stop")
+    assert stop.bounding_box()["y"] + stop.bounding_box()["height"] <= PHONE["height"]  # in reach of a thumb
+    stop.tap()
+    wait_for(lambda: robot.arming.now.stop_held)
+    page.get_by_text("tripped: emergency stop, stop is pressed").wait_for()
+    card.get_by_text(" old").wait_for()  # a robot that is stopped records nothing
+
+    card.get_by_role("button", name="Release stop…").tap()
+    page.locator("#dialog-input").fill("rover-8")
+    assert page.locator("#dialog-yes").is_disabled()
+    page.keyboard.press("Escape")
+    assert robot.arming.now.stop_held
+    card.get_by_role("button", name="Release stop…").tap()
+    page.locator("#dialog-input").fill("rover-7")
+    page.locator("#dialog-yes").tap()
+    wait_for(lambda: not robot.arming.now.stop_held)
+    assert robot.arming.now.state == "tripped"
+
+    card.get_by_role("button", name="Arm…").tap()
+    page.get_by_text("It will move by itself at once").wait_for()
+    stop.tap(trial=True)  # it can be hit while the question is asked
+    page.keyboard.press("Enter")
+    assert robot.arming.now.state == "tripped"
+    page.locator("#dialog-input").fill("rover-7")
+    page.keyboard.press("Enter")
+    wait_for(lambda: robot.arming.now.state == "armed")
+    card.get_by_text("live,").wait_for()
+    card.get_by_role("button", name="Disarm").tap()
+    wait_for(lambda: robot.arming.now.state == "disarmed")
+
+
+def test_a_stop_that_does_not_get_through_says_so(
+    serve: Callable[..., Any],
+    visit: Callable[..., Any],
+    gateway: Gateway,
+    drive: Callable[..., Any],
+    mini: RobotProfile,
+) -> None:
+    robot = drive(mini, gateway.address, "rover-7")
+    served = serve(sockets={"rover-7": robot.socket, "gone": robot.socket.with_name("gone.sock")}, files_s=0.1)
+    page = visit(served.url)
+    page.get_by_text("its program does not answer").wait_for()
+    page.locator("#stop").focus()
+    page.keyboard.press("Enter")
+    page.get_by_text("STOP DID NOT GET THROUGH to gone: use its own stop").wait_for()
+    assert robot.arming.now.stop_held  # the other one was reached all the same
+
+
+def test_a_robot_elsewhere_has_no_buttons_but_a_way(
+    serve: Callable[..., Any],
+    visit: Callable[..., Any],
+    journal: Journal,
+    make_step: Callable[..., Step],
+    tmp_path: Path,
+) -> None:
+    page = visit(serve(tmp_path / "journal").url)
+    append(journal, make_step, 0, robot="rover-9")
+    page.get_by_text("How to stop it").click()
+    page.get_by_text("policyloop robot stop --name rover-9").wait_for()
+    assert page.locator(".robot button").count() == 0
+    assert page.locator("#stop").is_hidden()
+
+
+def test_who_knows_the_token_gets_in_and_it_stays_out_of_addresses(
+    serve: Callable[..., Any], visit: Callable[..., Any], journal: Journal, tmp_path: Path
+) -> None:
+    served = serve(tmp_path / "journal", token=TOKEN)
+    page = visit(served.url)
+    addresses: list[str] = []
+    page.on("request", lambda request: addresses.append(request.url + str(request.headers.get("referer", ""))))
+    assert page.url.endswith("/login")
+    page.get_by_label("Token").fill("wrong")
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_text("frames/s").wait_for()
+    assert page.url == served.url
+    assert page.evaluate("document.cookie") == ""  # no script can read it
+    assert not any(TOKEN in address for address in addresses)
+
+
+def test_learner_and_ledger_are_drawn(serve: Callable[..., Any], visit: Callable[..., Any], tmp_path: Path) -> None:
+    write_progress(tmp_path, updates=3)
+    page = visit(serve(runs=tmp_path).url)
+    page.get_by_role("img", name="return: ").wait_for()
+    assert page.locator(".chart figcaption span").all_inner_texts()[:3] == ["return", "policy loss", "value loss"]
+    row = page.get_by_role("row", name="too old for this policy")
+    assert row.inner_text().split("\t")[1:] == ["60", "0.7 %"]
+
+
+def test_a_version_is_activated_and_left_again_by_typing_its_number(
+    serve: Callable[..., Any], visit: Callable[..., Any], store: Store, wait_for: Callable[..., None]
+) -> None:
+    page = visit(serve(store=store.directory, files_s=0.1).url)
+    old = page.get_by_label("version 11", exact=True)
+    old.get_by_text("signed by ada").wait_for()
+    page.get_by_label("version 13", exact=True).get_by_text("not signed").wait_for()
+    old.get_by_role("button", name="Activate…").click()
+    page.get_by_text("it must prove itself").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    old.get_by_role("button", name="Activate…").click()
+    page.locator("#dialog-input").fill("11")
+    page.get_by_role("button", name="Activate", exact=True).click()
+    wait_for(lambda: store.current == store.find(11))
+    old.get_by_role("button", name="Current").wait_for()
+    page.get_by_role("button", name="Go back to version 12…").click()
+    page.locator("#dialog-input").fill("12")
+    page.get_by_role("button", name="Go back", exact=True).click()
+    wait_for(lambda: store.current == store.find(12))
+    old.get_by_text("rolled back from the dashboard").wait_for()
+    assert store.about(store.find(11)).state == "bad"
+    assert old.get_by_role("button", name="Activate…").is_disabled()
+
+
+def test_a_dashboard_that_is_gone_leaves_nothing_that_looks_fresh(
+    serve: Callable[..., Any],
+    visit: Callable[..., Any],
+    journal: Journal,
+    make_step: Callable[..., Step],
+    tmp_path: Path,
+) -> None:
+    served = serve(tmp_path / "journal")
+    page = visit(served.url)
+    append(journal, make_step, 0)
+    page.locator('body[data-contact="live"]').wait_for()
+    assert not is_grey(page, "main")
+    served.close()
+    page.get_by_text("what you see is old").wait_for()
+    assert is_grey(page, "main")
+
+
+def test_everything_fits_a_phone_and_can_be_reached_by_keyboard(
+    serve: Callable[..., Any],
+    visit: Callable[..., Any],
+    gateway: Gateway,
+    drive: Callable[..., Any],
+    mini: RobotProfile,
+    store: Store,
+    tmp_path: Path,
+) -> None:
+    robot = drive(mini, gateway.address, "rover-7")
+    write_progress(tmp_path, updates=3)
+    served = serve(tmp_path / "journal", tmp_path, store.directory, {"rover-7": robot.socket})
+    page = visit(served.url, PHONE, phone=True)
+    page.get_by_text("driven by a script").wait_for()
+    page.get_by_label("version 13", exact=True).wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "stop"  # the first thing that a keyboard reaches
+    small = "[...document.querySelectorAll('button')].filter(b => b.offsetHeight && b.offsetHeight < 44).length"
+    assert page.evaluate(small) == 0  # CSS pixels: what a thumb hits
+    unnamed = page.evaluate(
+        "[...document.querySelectorAll('button, input, canvas, svg')].filter(e => e.checkVisibility() && "
+        "!(e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.length)).map(e => e.outerHTML)"
+    )
+    assert unnamed == []
+
+
+def write_progress(folder: Path, updates: int) -> None:
+    """Write numbers as a learner does."""
+    with (folder / "progress.jsonl").open("w") as file:
+        for update in range(1, updates + 1):
+            done = 1 - 0.9**update
+            wave = (update * 7919 % 101 / 101 - 0.5) * 0.3
+            numbers = {
+                "episode_score": -40 + 320 * done + 60 * wave,
+                "policy_loss": -0.02 * (1 - done) + 0.01 * wave,
+                "value_loss": 9 * (1 - done) + 1.2 + wave,
+                "entropy": 1.6 - 1.1 * done,
+                "approx_kl": 0.011 + 0.008 * wave,
+                "collision_rate": max(0.0, 0.6 * (1 - done) + 0.1 * wave),
+            }
+            ledger = {"trained": 2048 * update, "demonstration": 3000, "too-old": 20 * update, "gap": update}
+            line = {
+                "step": 2048 * update,
+                "wall_clock_s": time.time(),
+                **numbers,
+                "update_s": 11.4,
+                "steps_per_s": 61.0,
+            }
+            file.write(json.dumps({**line, "update": update, "version": 13, "rollout": 2048, "ledger": ledger}) + "\n")
+
+
+@pytest.fixture
+def finer(mini: RobotProfile) -> RobotProfile:
+    """The small rover with a camera that is worth a picture, and not too much for a machine that runs tests."""
+    assert mini.camera is not None
+    return msgspec.structs.replace(mini, camera=msgspec.structs.replace(mini.camera, width=212, height=120))
+
+
+def test_the_pictures_of_the_docs_can_be_taken(
+    serve: Callable[..., Any],
+    visit: Callable[..., Any],
+    drive: Callable[..., Any],
+    finer: RobotProfile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Write them with `python -m pytest tests/dashboard --screenshots docs/images`."""
+    wanted = request.config.getoption("--screenshots", default=None)
+    folder = Path(wanted or tmp_path / "images").absolute()
+    folder.mkdir(exist_ok=True, parents=True)
+    monkeypatch.chdir(tmp_path)
+    write_progress(tmp_path, updates=40)
+    store = fill(Store(Path("store")), exported_for(finer), tmp_path)
+    journal = Journal(Path("journal"), finer, writable=True)
+    gateway = Gateway(journal, finer, "tcp://127.0.0.1:0")
+    gateway.start()
+    try:
+        robots = {"rover-7": drive(finer, gateway.address, "rover-7", bundle=store.current)}
+        robots["rover-8"] = drive(finer, gateway.address, "rover-8")
+        served = serve(Path("journal"), tmp_path, Path("store"), {"rover-7": robots["rover-7"].socket})
+        wide = visit(served.url)
+        for name in robots:
+            wide.get_by_label(f"robot {name}", exact=True).get_by_text("live,").wait_for()
+        wide.wait_for_timeout(30_000 if wanted else 500)  # something to see
+        pages = {"desktop": wide}
+        pages["phone"] = visit(served.url, PHONE, phone=True)
+        pages["dark"] = visit(served.url, PHONE, phone=True, dark=True)
+        for page in (pages["phone"], pages["dark"]):
+            page.get_by_label("robot rover-8", exact=True).get_by_text("live,").wait_for()
+            page.wait_for_timeout(1_500)
+        pages["learner"] = wide
+        for name, page in pages.items():
+            if name == "learner":
+                page.evaluate("document.getElementById('learner').scrollIntoView()")
+            path = folder / f"dashboard-{name}.png"
+            with Image.open(io.BytesIO(page.screenshot())) as picture:
+                picture.convert("RGB").quantize(256).save(path, optimize=True)
+            assert 5_000 < path.stat().st_size < 200_000
+    finally:
+        gateway.close()
+        journal.close()
+
+
+def exported_for(profile: RobotProfile) -> Bundle:
+    """Return a policy that was never trained."""
+    torch.manual_seed(0)
+    return export_bundle(
+        make_network("spatial", profile),
+        profile,
+        profile.nominal_normalizer,
+        network_name="spatial",
+        version=13,
+        noise_hold_ticks=3,
+        observations=probe_features(profile, 2),
+        training={"learner": "ppo", "update": 40, "steps": 81920},
+    )
