@@ -3,22 +3,25 @@
 python bench/dashboard.py [--robots 8] [--seconds 30] [--profile rover-mini]
 
 Robots are programs of their own (`policyloop run --io sim`, 10 Hz in real time) with a policy that was never trained.
-They drive beside the gateway alone, then with the dashboard and a page open in Chromium, then alone again. How they
-keep time is read from when they captured, in the journal; who trips is armed again. Chromium has the lowest priority:
-it belongs on another machine.
+They drive beside the gateway alone, with the dashboard and a reader that takes every frame and picture as a page on
+another machine would, with a page open in Chromium on this one, and alone again. How they keep time is read from when
+they captured, in the journal; who trips is armed again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from subprocess import DEVNULL
@@ -26,6 +29,8 @@ from typing import Any
 
 import numpy as np
 from machine import machine
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from policyloop.bundle.store import Store
 from policyloop.convert.export import export_bundle, probe_features
@@ -60,7 +65,7 @@ def listening(*arguments: object) -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def opened_page(folder: Path, url: str) -> Iterator[Any]:
-    """Open the page in Chromium, which gets what the others leave of the machine."""
+    """Open the page in Chromium, with the lowest priority: it belongs on another machine."""
     from playwright.sync_api import sync_playwright
 
     program = shutil.which("chromium")
@@ -71,7 +76,7 @@ def opened_page(folder: Path, url: str) -> Iterator[Any]:
     modest.chmod(0o700)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=modest, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1400, "height": 2400})
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.goto(url)
         yield page
         browser.close()
@@ -81,6 +86,34 @@ def cpu_s(pid: int) -> float:
     """Return the CPU time of a process, s."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Reader:
+    """Takes every frame, and the pictures of all robots, as a page elsewhere would."""
+
+    def __init__(self, url: str, robots: int) -> None:
+        self.frames = 0
+        self._look = [f"r{i}" for i in range(robots)]
+        self._line = connect(url.replace("http", "ws") + "live", origin=url.rstrip("/"))
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with suppress(ConnectionClosed):
+            for message in self._line:
+                if isinstance(message, str) and message.startswith('{"kind":"end"'):
+                    self.frames = json.loads(message)["frame"]
+                    self._line.send(json.dumps({"frame": self.frames, "look": self._look}))
+
+    def close(self) -> None:
+        """End."""
+        self._line.close()
+        self._thread.join()
+
+
+def frames_of(page: Any) -> int:
+    """Return how many frames a page has shown."""
+    return int(page.evaluate("document.body.dataset.frames"))
 
 
 def arm(sockets: list[Path], patience_s: float = 0.0) -> int:
@@ -100,19 +133,18 @@ def arm(sockets: list[Path], patience_s: float = 0.0) -> int:
     return count
 
 
-def pass_time(seconds: float, sockets: list[Path], page: Any = None) -> str:
-    """Wait, arm who has tripped, and look at the page; returns what was seen."""
+def pass_time(seconds: float, sockets: list[Path], shown: Callable[[], int] | None = None) -> str:
+    """Wait, arm who has tripped, and ask how many frames were shown; returns what was seen."""
     frames, trips, until_s = [], 0, time.monotonic() + seconds
     while time.monotonic() < until_s:
-        if page is not None:
-            frames.append((time.monotonic(), int(page.evaluate("document.body.dataset.frames"))))
+        if shown is not None:
+            frames.append((time.monotonic(), shown()))
         time.sleep(1)
         trips += arm(sockets)
     seen = f"{trips} trips"
-    if page is not None:
+    if shown is not None:
         rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(frames)]
-        fresh = page.locator(".robot:not(.stale)").count()
-        seen += f", page {np.mean(rates):.1f} frames/s (slowest second {min(rates):.1f}), {fresh} robots fresh"
+        seen += f", {np.mean(rates):.1f} frames/s (slowest second {min(rates):.1f})"
     return seen
 
 
@@ -150,20 +182,25 @@ def measure(folder: Path, bundle: Path, arguments: argparse.Namespace) -> None:
             opened.callback(robot.wait)
             opened.callback(robot.terminate)
         arm(sockets, START_S)
-        for watched in (False, True, False):
+        for who in ("nobody", "reader", "page", "nobody"):
             with ExitStack() as stack:
-                page, pid, name = None, os.getpid(), "gateway alone"
-                if watched:
+                pid, shown = os.getpid(), None
+                if who != "nobody":
                     url, pid = stack.enter_context(listening("dashboard", "--journal", folder / "journal", "--port", 0))
+                if who == "page":
                     page = stack.enter_context(opened_page(folder, url))
                     page.locator('body[data-contact="live"]').wait_for()
+                    shown = partial(frames_of, page)
+                elif who == "reader":
+                    reader = Reader(url, arguments.robots)
+                    stack.callback(reader.close)
+                    shown = partial(getattr, reader, "frames")
                 pass_time(3, sockets)
                 begun_ns, before_s = time.monotonic_ns(), cpu_s(pid)
-                seen = pass_time(arguments.seconds, sockets, page)
+                seen = pass_time(arguments.seconds, sockets, shown)
                 ended_ns, used_s = time.monotonic_ns(), cpu_s(pid) - before_s
-                if watched:
-                    name = f"with the dashboard ({1e9 * used_s / (ended_ns - begun_ns):.0%} of a core) and a page"
-            print(f"{name}: {seen}\n  {punctuality(folder / 'journal', begun_ns, ended_ns)}", flush=True)
+                cost = "" if shown is None else f", dashboard {1e9 * used_s / (ended_ns - begun_ns):.0%} of a core"
+            print(f"{who}: {seen}{cost}\n  {punctuality(folder / 'journal', begun_ns, ended_ns)}", flush=True)
     print(f"load now {os.getloadavg()[0]:.1f}")
 
 

@@ -199,7 +199,7 @@ def wait_for() -> Callable[[Callable[[], object]], None]:
     """Return `wait_for(condition)`: poll until it holds."""
 
     def wait(condition: Callable[[], object]) -> None:
-        deadline_s = time.monotonic() + 30
+        deadline_s = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < deadline_s, "waited in vain"
             time.sleep(0.01)

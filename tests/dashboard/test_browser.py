@@ -65,7 +65,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda said: errors.append(said.text) if "Content Security" in said.text else None)
         page.goto(url)
@@ -388,6 +388,7 @@ def finer(mini: RobotProfile) -> RobotProfile:
     return msgspec.structs.replace(mini, camera=msgspec.structs.replace(mini.camera, width=212, height=120))
 
 
+@pytest.mark.long
 def test_the_pictures_of_the_docs_can_be_taken(
     serve: Callable[..., Any],
     visit: Callable[..., Any],
@@ -397,7 +398,7 @@ def test_the_pictures_of_the_docs_can_be_taken(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    """Write them with `python -m pytest tests/dashboard --screenshots docs/images`."""
+    """Write them with `python -m pytest tests/dashboard -m long --screenshots docs/images`."""
     wanted = request.config.getoption("--screenshots", default=None)
     folder = Path(wanted or tmp_path / "images").absolute()
     folder.mkdir(exist_ok=True, parents=True)

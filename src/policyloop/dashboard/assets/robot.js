@@ -16,6 +16,7 @@ export class RobotCard {
     this.robot = this.control = null;
     this.trail = [];
     this.heardAt = 0;
+    this.visible = true;
     this.build();
     watch.observe(this.element);
   }
@@ -50,8 +51,8 @@ export class RobotCard {
     [this.robot, this.control] = [robot, control];
     this.frame = frame;
     this.heardAt = performance.now();
-    if (robot) {
-      if (profileIsNew) this.buildActions(frame);
+    if (profileIsNew) this.buildActions(frame);
+    if (robot && this.visible) {  // what nobody sees costs a phone's battery all the same
       this.showActions(frame);
       this.showGate();
       this.showFacts();
@@ -201,7 +202,7 @@ export class RobotCard {
   addTrail(points, style) {
     this.trail.push(...points);
     this.trail.splice(0, Math.max(0, this.trail.length - TRAIL_STEPS));
-    if (!this.axes || !this.frame) return;
+    if (!this.axes || !this.visible) return;
     this.axes.forEach((axis, index) => { if (axis.canvas) drawTrail(axis.canvas, this.trail, this.frame.actions[index], index, style); });
   }
 
