@@ -24,7 +24,7 @@ def plan(
     demonstrations: Annotated[int, typer.Option(min=0, help="Steps to clone first; 0 = do not clone.")] = 6000,
     sim_robots: Annotated[int, typer.Option(min=0, help="Simulated robots that could drive instead.")] = 0,
     stop_and_go: Annotated[bool, typer.Option(help="Robots pause while the learner works.")] = False,
-    network: Annotated[str, typer.Option(help="Whose speed is measured: spatial, original or mlp.")] = "",
+    network: Annotated[str, typer.Option(help="Whose speed is measured: spatial, depth, gray, original or mlp.")] = "",
     device: Annotated[str, typer.Option(help="Where: auto, cpu or cuda (ROCm too).")] = "auto",
     device_passes_per_s: Annotated[
         float, typer.Option(min=0, help="Steps a second that another machine learns from; 0 = measure this one.")
