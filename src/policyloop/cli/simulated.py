@@ -36,10 +36,12 @@ def train_simulated(
     from policyloop.bundle.store import Store
     from policyloop.config import load_settings
     from policyloop.core.profile import load_profile
+    from policyloop.learn.ranks import Ranks
     from policyloop.learn.simulated import SimulationSettings
     from policyloop.learn.simulated_training import train_in_simulation
     from policyloop.sim.lite3_walking import WalkingLite3s
 
+    Ranks.join("simulated robots", device="cpu")
     stop = stop_on_signals()
     settings = load_settings(SimulationSettings, settings_file, **typed)
     torch.set_num_threads(threads or 1)  # its matrices are too small to share out

@@ -88,7 +88,9 @@ def train(
     from policyloop.bundle.store import Store
     from policyloop.config import load_settings
     from policyloop.core.profile import load_profile
+    from policyloop.learn.follower import follow
     from policyloop.learn.learner import Learner
+    from policyloop.learn.ranks import Ranks
     from policyloop.learn.settings import LearnerSettings
     from policyloop.link.journal import Journal
 
@@ -115,6 +117,11 @@ def train(
         chosen["demonstrations"] = 0  # it can drive already
     signer = None if sign is None else load_signer(sign)
     settings = load_settings(LearnerSettings, settings_file, **chosen)
+    ranks = Ranks.join(settings.learner, settings.device)
+    if not ranks.leads:
+        follow(ranks, journal)
+        ranks.close()
+        return
     log = Journal(journal, loaded, writable=not offline)
     receiver, console = None, LearnerConsole()
     try:
@@ -132,6 +139,7 @@ def train(
             report=console,
             stop=stop,
             signer=signer,
+            ranks=ranks,
         )
         worker.run()
     finally:
@@ -139,6 +147,7 @@ def train(
         if receiver is not None:
             receiver.close()
         log.close()
+        ranks.close()
     counts = ", ".join(f"{count} {name}" for name, count in worker.ledger.items())
     typer.echo(f"policy {worker.version} in {store}" + (f"; steps: {counts}" if counts else ""))
 

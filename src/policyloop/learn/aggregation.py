@@ -68,10 +68,10 @@ class Aggregation:
         """See `Algorithm`."""
         return self._state
 
-    def advance(self, version: int, wanted: int) -> bool:
+    def advance(self, version: int, wanted: int, stop: int) -> bool:
         """See `Algorithm`; every version's mistakes are worth correcting."""
         while self.ready < wanted:
-            if self._read >= self._journal.next:
+            if self._read >= stop:
                 return False
             try:
                 record = self._journal.header(self._read)

@@ -49,8 +49,8 @@ class Algorithm(Protocol):
     def ready(self) -> int:
         """Steps that are there for the next update."""
 
-    def advance(self, version: int, wanted: int) -> bool:
-        """Read on until `wanted` steps are ready; False if the journal ends before. The learner has this version."""
+    def advance(self, version: int, wanted: int, stop: int) -> bool:
+        """Read on until `wanted` steps are ready; False if position `stop` comes before. Staleness counts from `version`."""
 
     def learn(self, update: int, done: float) -> Lesson:
         """Update the network on what is ready; so many updates and this share of the planned training lie behind."""

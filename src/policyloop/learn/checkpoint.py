@@ -32,6 +32,8 @@ from policyloop.learn.networks import ActorCritic, NetworkSettings, make_network
 __all__ = [
     "Checkpoint",
     "CheckpointState",
+    "decode_checkpoint",
+    "encode_checkpoint",
     "latest_checkpoint",
     "load_checkpoint",
     "optimizer_tensors",
@@ -157,6 +159,42 @@ def restore_optimizer(name: str, optimizer: torch.optim.Adam, tensors: dict[str,
             moments[key] = torch.empty_like(parameter, requires_grad=False).copy_(moments[key])
 
 
+def encode_checkpoint(
+    state: CheckpointState,
+    network: ActorCritic,
+    optimizer: torch.optim.Adam,
+    generator: torch.Generator,
+    more: Mapping[str, Tensor] = MappingProxyType({}),
+) -> tuple[bytes, bytes]:
+    """Return a checkpoint's state as JSON, which then has the hash of the tensors, and its tensors as safetensors."""
+    tensors = {f"network.{name}": tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors.update(optimizer_tensors("optimizer", optimizer))
+    tensors.update({name: tensor.detach().cpu().contiguous() for name, tensor in more.items()})
+    tensors["generator"] = generator.get_state()
+    data = save_tensors(tensors)
+    state.network_settings = network.settings
+    state.tensors_sha256 = hashlib.sha256(data).hexdigest()
+    return msgspec.json.encode(state), data
+
+
+def decode_checkpoint(about: bytes, data: bytes, name: str) -> Checkpoint:
+    """Return what `encode_checkpoint` made; `name` says in errors where it is from.
+
+    Raises:
+        VerificationError: It is damaged.
+        IncompatibleError: It is of a newer format.
+    """
+    try:
+        state = msgspec.json.decode(about, type=CheckpointState)
+        if state.format > FORMAT:
+            raise IncompatibleError(f"checkpoint {name} has format {state.format}", "upgrade policyloop")
+        if hashlib.sha256(data).hexdigest() != state.tensors_sha256:
+            raise VerificationError(f"checkpoint {name} is damaged: its tensors have another hash", "use an older one")
+        return Checkpoint(state, load_tensors(data))
+    except (msgspec.DecodeError, SafetensorError) as error:
+        raise VerificationError(f"checkpoint {name} is damaged: {error}", "use an older one") from error
+
+
 def save_checkpoint(
     directory: Path,
     state: CheckpointState,
@@ -180,17 +218,11 @@ def save_checkpoint(
     Raises:
         StorageError: The disk refuses; no half checkpoint is left under its final name.
     """
-    tensors = {f"network.{name}": tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    tensors.update(optimizer_tensors("optimizer", optimizer))
-    tensors.update({name: tensor.detach().cpu().contiguous() for name, tensor in more.items()})
-    tensors["generator"] = generator.get_state()
-    data = save_tensors(tensors)
-    state.network_settings = network.settings
-    state.tensors_sha256 = hashlib.sha256(data).hexdigest()
+    about, data = encode_checkpoint(state, network, optimizer, generator, more)
     final = directory / f"{state.update:06d}"
     files = {
         "state.safetensors": data,
-        "state.json": msgspec.json.format(msgspec.json.encode(state), indent=2),
+        "state.json": msgspec.json.format(about, indent=2),
         **{f"bundle/{name}": content for name, content in bundle.contents.items()},
     }
     try:
@@ -214,15 +246,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         about, data = (path / "state.json").read_bytes(), (path / "state.safetensors").read_bytes()
     except OSError as error:
         raise StorageError(f"no checkpoint at {path}", "give a directory such as checkpoints/000010") from error
-    try:
-        state = msgspec.json.decode(about, type=CheckpointState)
-        if state.format > FORMAT:
-            raise IncompatibleError(f"checkpoint {path} has format {state.format}", "upgrade policyloop")
-        if hashlib.sha256(data).hexdigest() != state.tensors_sha256:
-            raise VerificationError(f"checkpoint {path} is damaged: its tensors have another hash", "use an older one")
-        return Checkpoint(state, load_tensors(data))
-    except (msgspec.DecodeError, SafetensorError) as error:
-        raise VerificationError(f"checkpoint {path} is damaged: {error}", "use an older one") from error
+    return decode_checkpoint(about, data, str(path))
 
 
 def latest_checkpoint(directory: Path) -> Checkpoint | None:

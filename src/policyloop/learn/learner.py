@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +36,7 @@ from policyloop.learn.bc import clone
 from policyloop.learn.checkpoint import (
     Checkpoint,
     CheckpointState,
+    encode_checkpoint,
     latest_checkpoint,
     load_checkpoint,
     restore_optimizer,
@@ -47,6 +49,8 @@ from policyloop.learn.metrics import Metrics
 from policyloop.learn.networks import NetworkSettings, make_network
 from policyloop.learn.off_policy import OffPolicy
 from policyloop.learn.on_policy import OnPolicy
+from policyloop.learn.orders import Begin, Finish, Learn, Read, Wait, tell_order
+from policyloop.learn.ranks import ALONE, Ranks
 from policyloop.learn.restore_point import RestorePoint
 from policyloop.learn.settings import LearnerSettings
 from policyloop.learn.teachers import Teachers
@@ -98,6 +102,7 @@ class Learner:
         report: Called with the progress, often.
         stop: Set from outside to finish early, with a checkpoint.
         signer: Signs every policy that is shipped; None = they carry no signature.
+        ranks: Who makes every update together; this is the one that leads, the others `follow`.
     """
 
     def __init__(
@@ -114,12 +119,14 @@ class Learner:
         report: Callable[[Progress], None] = lambda progress: None,
         stop: threading.Event | None = None,
         signer: Signer | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._journal = journal
         self._profile: RobotProfile = journal.profile
         self._settings = settings
         self._checkpoints, self._store = checkpoints, store
         self._gateway = gateway
+        self._ranks = ranks
         self._signer = signer
         self._report = report
         self._stop = stop or threading.Event()
@@ -184,7 +191,10 @@ class Learner:
 
     def _begin(self, saved: Checkpoint | None) -> Algorithm:
         """Return the algorithm that improves the network, as it was in a checkpoint or new."""
-        algorithm: Algorithm = _ALGORITHMS[self._settings.learner](
+        make = _ALGORITHMS[self._settings.learner]
+        if self._ranks.count > 1:
+            make = partial(OnPolicy, ranks=self._ranks)  # the others share nothing
+        algorithm: Algorithm = make(
             self._network,
             self._journal,
             self._normalizer,
@@ -265,6 +275,7 @@ class Learner:
             elif self._version == 0:
                 self._ship()
             if self._settings.learner != "bc":
+                self._set_out()
                 while not self._finished and self._improve():
                     pass
             if self._version and self._update > self._checkpointed:
@@ -272,6 +283,7 @@ class Learner:
             if not self._shipped:
                 self._deliver()
             self._tell("finished", 1, 1)
+            tell_order(self._ranks, Finish())
             self._say_if_nothing_was_learned()
         finally:
             self._metrics.close()
@@ -301,6 +313,12 @@ class Learner:
     @property
     def _finished(self) -> bool:
         return self._share_done >= 1 or self._stop.is_set()
+
+    def _set_out(self) -> None:
+        """Let the other ranks stand where this one does."""
+        if self._ranks.count > 1:
+            place = encode_checkpoint(self._state(), self._network, self._algorithm.optimizer, self._generator)
+            tell_order(self._ranks, Begin(*place))
 
     # -- cloning ------------------------------------------------------------------------------
 
@@ -363,7 +381,7 @@ class Learner:
         lesson = self._learn()
         if lesson is not None:
             self._update += 1
-            self._recent_inputs = lesson.inputs
+            self._recent_inputs = lesson.inputs or self._recent_inputs
             self._ship()
             self._write(lesson, time.monotonic() - started_s)
             if self._update % self._settings.checkpoint_interval == 0 or self._overdue or self._finished:
@@ -379,8 +397,10 @@ class Learner:
         """
         before = RestorePoint(self._network, self._algorithm, self._generator)
         state = self._state()
+        order = Learn(self._update, self._share_done)
+        tell_order(self._ranks, order)
         with accelerator_errors(), self._execution.applied_to(self._network):
-            lesson = self._algorithm.learn(self._update, self._share_done)
+            lesson = self._algorithm.learn(order.update, order.done)
         if before.is_sound:
             self._failures = 0
             return lesson
@@ -408,7 +428,7 @@ class Learner:
     def _collect(self) -> bool:
         wanted = self._settings.steps_per_update
         aged = self._algorithm.ledger["too-old"]
-        while not self._algorithm.advance(self._version, wanted):
+        while not self._read_on(wanted):
             self._tell("collecting", self._algorithm.ready, wanted)
             if self._gateway is None or self._pause() or self._finished:
                 return False
@@ -417,6 +437,12 @@ class Learner:
             self._stop_and_go = True
             log.warning("%d steps were too old to learn from: robots pause from now on while the learner works", aged)
         return True
+
+    def _read_on(self, wanted: int) -> bool:
+        """Read, as all ranks do, to the end that the journal has now; True once the steps of an update are ready."""
+        order = Read(self._version, wanted, self._journal.next)
+        tell_order(self._ranks, order)
+        return self._algorithm.advance(order.version, order.wanted, order.stop)
 
     # -- results ------------------------------------------------------------------------------
 
@@ -553,6 +579,8 @@ class Learner:
     def _tell(
         self, phase: Literal["waiting", "cloning", "collecting", "updating", "finished"], done: int, total: int
     ) -> None:
+        if phase in ("waiting", "cloning"):
+            tell_order(self._ranks, Wait())  # ranks that hear nothing for long give this one up
         score = float(np.mean(self._scores)) if self._scores else 0.0
         self._report(
             Progress(

@@ -104,9 +104,10 @@ class OffPolicy:
         """See `Algorithm`."""
         return self._state
 
-    def advance(self, version: int, wanted: int) -> bool:
+    def advance(self, version: int, wanted: int, stop: int) -> bool:
         """See `Algorithm`; every version's steps are welcome."""
-        return self._feed.advance(wanted)
+        self._feed.advance(wanted, stop)
+        return self.ready >= wanted
 
     def learn(self, update: int, done: float) -> Lesson:
         """See `Algorithm`."""

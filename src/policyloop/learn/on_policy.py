@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -16,9 +17,11 @@ from policyloop.learn.algorithm import Lesson
 from policyloop.learn.feed import Feed, FeedState
 from policyloop.learn.networks import ActorCritic
 from policyloop.learn.ppo import PpoSettings, make_optimizer, ppo_update
+from policyloop.learn.ranks import ALONE, Ranks
 from policyloop.learn.rollout import Rollout, Trace
 from policyloop.learn.scores import Scores
 from policyloop.learn.settings import LearnerSettings
+from policyloop.learn.share import Share
 from policyloop.learn.teachers import Teachers
 from policyloop.learn.tuning import Execution
 from policyloop.link.journal import Journal
@@ -41,6 +44,7 @@ class OnPolicy:
         generator: Source of all randomness.
         device: Where the network lives.
         state: Where in the journal to go on.
+        ranks: Who makes every update together.
     """
 
     def __init__(
@@ -54,9 +58,10 @@ class OnPolicy:
         generator: torch.Generator,
         device: torch.device,
         state: FeedState | None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._network, self._settings, self._teachers = network, settings, teachers
-        self._generator, self._device = generator, device
+        self._generator, self._device, self._ranks = generator, device, ranks
         self._feed = Feed(
             journal,
             normalizer,
@@ -64,6 +69,7 @@ class OnPolicy:
             reward=settings.reward,
             takeover_penalty=settings.takeover_penalty,
             state=state,
+            ranks=ranks,
         )
         self.optimizer = make_optimizer(network, settings.ppo)
         self._state = self._feed.state
@@ -88,13 +94,16 @@ class OnPolicy:
         """See `Algorithm`."""
         return self._state
 
-    def advance(self, version: int, wanted: int) -> bool:
+    def advance(self, version: int, wanted: int, stop: int) -> bool:
         """See `Algorithm`."""
-        return self._feed.advance(version, wanted)
+        return self._feed.advance(version, wanted, stop)
 
     def learn(self, update: int, done: float) -> Lesson:
-        """See `Algorithm`."""
+        """See `Algorithm`; PolicyloopError if the ranks have come apart."""
+        if self._ranks.count > 1:
+            self._ranks.require_equal(self._standing(), "what they have read or learned")
         traces = self._feed.take()
+        share = Share(self._ranks, torch.from_numpy(self._feed.rows).to(self._device), self._feed.taken)
         self._state = self._feed.state  # what is read from here on belongs to the next update
         positions, self._feed.demonstrations = self._feed.demonstrations, []
         self._teachers.intervened(positions)
@@ -124,12 +133,19 @@ class OnPolicy:
                 intervention_weight=settings.intervention_weight,
                 generator=self._generator,
                 device=self._device,
+                ranks=self._ranks,
             ),
             rows_at_once=rows_at_once,
+            share=share,
         )
         lags, self._feed.staleness = self._feed.staleness, []
         statistics["staleness"] = float(np.median(lags))
-        return Lesson(statistics, len(rollout), shown)
+        return Lesson(statistics, share.total, shown)
+
+    def _standing(self) -> list[int]:
+        """Return numbers that are the same on every rank: a checksum of the weights, and how all steps were counted."""
+        weights = b"".join(parameter.detach().cpu().numpy().tobytes() for parameter in self._network.parameters())
+        return [crc32(weights), crc32(msgspec.json.encode(self._feed.state, order="sorted")), self._feed.ready]
 
     def _scheduled(self, done: float) -> PpoSettings:
         """Return PPO's settings with the learning rate and the exploration of this moment."""
@@ -151,6 +167,8 @@ class OnPolicy:
 
 
 def _some_inputs(traces: Sequence[Trace]) -> list[Arrays]:
+    if not traces:
+        return []
     longest = max(traces, key=len)
     rows = np.linspace(0, len(longest) - 1, _SHOWN).astype(int)
     return [{name: array[row] for name, array in longest.features.items()} for row in rows]

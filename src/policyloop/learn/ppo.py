@@ -7,7 +7,7 @@ each step than the policy that drew it is a weight of its own (the decoupled obj
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -18,9 +18,15 @@ from torch.nn import functional
 
 from policyloop.learn.distribution import entropy, gaussian_kl, gaussian_log_prob
 from policyloop.learn.networks import LOG_STD_BOUNDS, ActorCritic
+from policyloop.learn.ranks import ALONE, Ranks
 from policyloop.learn.rollout import Rollout
+from policyloop.learn.share import Share
 
 __all__ = ["PpoSettings", "effective_share", "make_optimizer", "ppo_update"]
+
+
+_STATISTICS = ("value_loss", "policy_loss", "approx_kl", "clipfrac", "step_kl")
+"""Means over a minibatch; where only the critic learns, there is the first alone."""
 
 
 class PpoSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,6 +95,7 @@ def ppo_update(
     learn_policy: bool = True,
     auxiliary_loss: Callable[[], Tensor] | None = None,
     rows_at_once: int = 0,
+    share: Share | None = None,
 ) -> dict[str, float]:
     """Improve policy and value function on one rollout; return the update's statistics.
 
@@ -103,36 +110,39 @@ def ppo_update(
         settings: PPO's settings.
         generator: Source of the minibatch order.
         learn_policy: False fits only the value function.
-        auxiliary_loss: Added to the policy's loss at every minibatch.
+        auxiliary_loss: Added to the policy's loss at every minibatch; of this rank's share, if there are several.
         rows_at_once: Steps whose gradient is computed at once, see `Execution`; 0 = whole minibatches.
+        share: Which steps `rollout` holds of an update that several ranks make together; None = all.
     """
-    deviation = rollout.advantage.std(correction=min(1, len(rollout) - 1))
-    advantage = (rollout.advantage - rollout.advantage.mean()) / (deviation + 1e-6)
+    share = share or Share.whole(len(rollout), rollout.advantage.device)
+    ranks = share.ranks
+    mean, variance = share.mean_and_variance(rollout.advantage)
+    advantage = (rollout.advantage - mean) / (variance.sqrt() + 1e-6)
     normalised = replace(rollout, advantage=advantage)
-    effective = effective_share(rollout.ratio)
+    effective = effective_share(rollout.ratio, ranks)
     learn_policy = learn_policy and effective >= settings.min_effective
     history: dict[str, list[float]] = {}
     start_log_std = network.log_std.detach().clone()
     for _ in range(settings.epochs):
-        order = torch.randperm(len(rollout), generator=generator).to(advantage.device)
+        order = torch.randperm(share.total, generator=generator).to(advantage.device)
         minibatches = order.split(settings.minibatch)
         for index in minibatches:
             optimizer.zero_grad(set_to_none=True)
-            means: list[Tensor] = []
-            for part in index.split(rows_at_once or len(index)):
-                share = len(part) / len(index)
+            if learn_policy and auxiliary_loss is not None:
+                auxiliary_loss().backward()
+            names = _STATISTICS if learn_policy else _STATISTICS[:1]
+            means = torch.zeros(len(names), device=advantage.device)
+            for part in _parts(share.own(index), rows_at_once):
+                weight = len(part) / len(index)
                 loss, statistics = _loss(network, normalised.rows(part), start_log_std, settings, learn_policy)
-                loss = share * loss
-                if learn_policy and auxiliary_loss is not None and not means:
-                    loss = loss + auxiliary_loss()
-                loss.backward()
-                means.append(share * torch.stack(list(statistics.values())))
-            numbers = torch.stack(means).sum(0).tolist()  # the only place that waits for a GPU
-            for name, number in zip(statistics, numbers, strict=True):
+                (weight * loss).backward()
+                means += weight * torch.stack([statistics[name] for name in names])
+            numbers = ranks.sum(means).tolist()  # the only place that waits for a GPU
+            for name, number in zip(names, numbers, strict=True):
                 history.setdefault(name, []).append(number)
             if learn_policy:
                 _adapt_learning_rate(optimizer, history["step_kl"][-1], settings)
-            _descend(optimizer, settings, learn_policy=learn_policy)
+            _descend(optimizer, settings, ranks, learn_policy=learn_policy)
             if learn_policy:
                 with torch.no_grad():
                     network.log_std.clamp_(LOG_STD_BOUNDS[0], settings.max_log_std)
@@ -142,17 +152,24 @@ def ppo_update(
     result = {name: sum(numbers) / len(numbers) for name, numbers in history.items()}
     result["effective_share"] = effective
     result["entropy"] = entropy(network.log_std.detach()).item()
-    result["explained_variance"] = _explained_variance(rollout)
+    result["explained_variance"] = _explained_variance(rollout, share)
     result["learning_rate"] = optimizer.param_groups[0]["lr"]
     result["std"] = network.log_std.detach().exp().mean().item()
     return result
 
 
-def _descend(optimizer: torch.optim.Adam, settings: PpoSettings, *, learn_policy: bool) -> None:
-    """Take one step along the gradients, clipped group by group."""
+def _parts(rows: Tensor, rows_at_once: int) -> Sequence[Tensor]:
+    """Return rows in parts of so many; 0 = in one."""
+    return rows.split(rows_at_once or len(rows)) if len(rows) else ()
+
+
+def _descend(optimizer: torch.optim.Adam, settings: PpoSettings, ranks: Ranks, *, learn_policy: bool) -> None:
+    """Take one step along all ranks' gradients, clipped group by group."""
+    actor, critic = (group["params"] for group in optimizer.param_groups)
     if not learn_policy:  # an encoder that actor and critic share
-        for parameter in optimizer.param_groups[0]["params"]:
+        for parameter in actor:
             parameter.grad = None
+    ranks.sum_gradients([*actor, *critic] if learn_policy else critic)
     for group in optimizer.param_groups:
         nn.utils.clip_grad_norm_(group["params"], settings.max_grad_norm)
     optimizer.step()
@@ -197,14 +214,13 @@ def _adapt_learning_rate(optimizer: torch.optim.Adam, kl: float, settings: PpoSe
         group["lr"] = min(settings.learning_rate, group["lr"] * 1.5)
 
 
-def effective_share(ratio: Tensor) -> float:
+def effective_share(ratio: Tensor, ranks: Ranks = ALONE) -> float:
     """Return the effective share of weighted steps, (sum w)^2 / (n sum w^2): 1 = all count alike (Kish, 1965)."""
-    return (ratio.sum().square() / (len(ratio) * ratio.square().sum())).item()
+    count, total, squares = ranks.sum(torch.stack([ratio.new_tensor(len(ratio)), ratio.sum(), ratio.square().sum()]))
+    return (total.square() / (count * squares)).item()
 
 
-def _explained_variance(rollout: Rollout) -> float:
+def _explained_variance(rollout: Rollout, share: Share) -> float:
     """Return 1 - Var(target - value) / Var(target); but for lag, the advantage is that difference."""
-    if len(rollout) < 2:
-        return math.nan
-    variance = rollout.value_target.var().item()
-    return math.nan if variance == 0 else 1 - rollout.advantage.var().item() / variance
+    variance = share.mean_and_variance(rollout.value_target)[1].item()
+    return math.nan if variance == 0 else 1 - share.mean_and_variance(rollout.advantage)[1].item() / variance

@@ -151,8 +151,11 @@ class Rollout:
         """Value every state with `network` and compute advantages trace by trace.
 
         Without `correct_lag` every step counts as if the present policy had drawn it. The network sees
-        `rows_at_once` states at a time; 0 = some hundreds.
+        `rows_at_once` states at a time; 0 = some hundreds. Without traces there are no rows.
         """
+        if not traces:
+            number, vector = torch.empty(0, device=device), torch.empty((0, len(network.log_std)), device=device)
+            return cls({}, vector, number, vector, vector, vector, number, number, number)
         names = traces[0].features
         features = {
             name: torch.from_numpy(np.concatenate([trace.features[name][:-1] for trace in traces])).to(device)

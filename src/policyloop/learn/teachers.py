@@ -11,6 +11,7 @@ from policyloop.core.normalizer import Normalizer
 from policyloop.learn.bc import BcSettings, cloning_loss, draw_batch
 from policyloop.learn.demonstrations import Demonstrations, load_demonstrations, newest_demonstrations
 from policyloop.learn.networks import ActorCritic
+from policyloop.learn.ranks import ALONE, Ranks
 from policyloop.link.journal import Journal
 
 __all__ = ["Teachers"]
@@ -66,8 +67,12 @@ class Teachers:
         intervention_weight: float,
         generator: torch.Generator,
         device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> Callable[[], Tensor] | None:
-        """Return the loss of not proposing what teachers proposed; None if there is nothing to lose."""
+        """Return the loss of not proposing what teachers proposed; None if there is nothing to lose.
+
+        Every rank draws the same batch and computes its part; the sum over all ranks is the loss.
+        """
         weighted = []
         if intervention_weight > 0 and len(self._interventions):
             weighted.append((intervention_weight, self._interventions))
@@ -79,6 +84,8 @@ class Teachers:
             features, shares = draw_batch(
                 steps, profile, _BATCH, mirror=settings.mirror, generator=generator, device=device
             )
-            return weight * cloning_loss(network, features, shares, settings.huber_beta, profile)
+            part = {name: tensor[ranks.rank :: ranks.count] for name, tensor in features.items()}
+            own = shares[ranks.rank :: ranks.count]
+            return weight * len(own) / _BATCH * cloning_loss(network, part, own, settings.huber_beta, profile)
 
         return (lambda: sum((term(*entry) for entry in weighted), torch.zeros((), device=device))) if weighted else None
