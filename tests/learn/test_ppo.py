@@ -140,7 +140,7 @@ def test_no_further_epoch_begins_once_the_policy_has_moved_far(network: ActorCri
 
     def count() -> Tensor:
         calls.append(1)
-        return torch.zeros(())
+        return torch.zeros((), requires_grad=True)
 
     settings = PpoSettings(epochs=10, minibatch=16, learning_rate=1e-2, desired_kl=1e9, max_kl=1e-4)
     ppo_update(
@@ -365,7 +365,7 @@ def test_every_step_is_used_once_per_epoch(network: ActorCritic, blind: RobotPro
         on_policy(network, blind, 40),
         settings,
         generator=torch.Generator().manual_seed(0),
-        auxiliary_loss=lambda: calls.append(1) or torch.zeros(()),
+        auxiliary_loss=lambda: calls.append(1) or torch.zeros((), requires_grad=True),
     )
     assert len(calls) == 3 * 3  # 16 + 16 + 8, three times
 

@@ -50,7 +50,7 @@ class Algorithm(Protocol):
         """Steps that are there for the next update."""
 
     def advance(self, version: int, wanted: int, stop: int) -> bool:
-        """Read on until `wanted` steps are ready; False if position `stop` comes before. Staleness counts from `version`."""
+        """Read on until `wanted` steps are ready; False if position `stop` comes before; `version` is the learner's."""
 
     def learn(self, update: int, done: float) -> Lesson:
         """Update the network on what is ready; so many updates and this share of the planned training lie behind."""
