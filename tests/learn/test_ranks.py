@@ -274,16 +274,16 @@ def test_a_rank_that_is_killed_ends_the_other_and_a_resumed_pair_goes_on_bit_for
     assert (ours.state.update, ours.state.feed) == (theirs.state.update, theirs.state.feed)
 
 
+@pytest.mark.parametrize(("number", "timeout_s"), [(signal.SIGKILL, 60.0), (signal.SIGSTOP, 10.0)])
 def test_a_follower_whose_leader_is_killed_or_silent_ends(
-    journal: Journal, begin: Begin, tmp_path: Path, port: int
+    number: signal.Signals, timeout_s: float, journal: Journal, begin: Begin, tmp_path: Path, port: int
 ) -> None:
-    for number in (signal.SIGKILL, signal.SIGSTOP):
-        pair = Pair(begin, journal.profile, tmp_path / "journal-0", tmp_path / number.name, port, timeout_s=3.0)
-        pair.wait_for(("updating", 2))
-        pair.kill(0, number)
-        assert "rank 1 of 2 has lost another one" in pair.last_words(1)
-        pair.kill(0)
-        pair.ranks[0][0].join()
+    pair = Pair(begin, journal.profile, tmp_path / "journal-0", tmp_path / "two", port, timeout_s=timeout_s)
+    pair.wait_for(("updating", 2))
+    pair.kill(0, number)
+    assert "rank 1 of 2 has lost another one" in pair.last_words(1)
+    pair.ranks[0][0].kill()
+    pair.ranks[0][0].join()
 
 
 # -- who reads what ---------------------------------------------------------------------------

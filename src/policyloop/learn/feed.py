@@ -187,7 +187,7 @@ class Feed:
             if record.action.source in DEMONSTRATORS and position >= self._read:
                 self.demonstrations.append(position)
             return
-        item = _Item(position, record, self._seen(step and step.observation))
+        item = _Item(position, record, self._seen(step.observation if step else None))
         if items and not follows(items[-1].record, record):
             self._drop_tail(items, key)
         if self._lag(record) > self._max_staleness:
@@ -197,7 +197,9 @@ class Feed:
         items.append(item)
         if record.ended:
             if header.final:
-                self._close(items, key, self._seen(step and step.final_observation), terminated=record.terminated)
+                self._close(
+                    items, key, self._seen(step.final_observation if step else None), terminated=record.terminated
+                )
             else:  # cannot be valued: v1 has no final observation
                 self._drop_tail(items, key)
 
@@ -212,7 +214,9 @@ class Feed:
             return
         if follows(items[-1].record, record):
             taken_over = record.action.source in DEMONSTRATORS
-            self._close(items, key, self._seen(step and step.observation), terminated=False, taken_over=taken_over)
+            self._close(
+                items, key, self._seen(step.observation if step else None), terminated=False, taken_over=taken_over
+            )
         else:
             self._drop_tail(items, key)
 
