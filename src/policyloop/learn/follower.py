@@ -11,7 +11,6 @@ import torch
 from policyloop.errors import StorageError
 from policyloop.learn.checkpoint import Checkpoint, decode_checkpoint, restore_optimizer
 from policyloop.learn.device import accelerator_errors, choose_device, keep_freed_memory
-from policyloop.learn.networks import make_network
 from policyloop.learn.on_policy import OnPolicy
 from policyloop.learn.orders import Begin, Finish, Learn, Order, Read, hear_order
 from policyloop.learn.ranks import TIMEOUT_S, Ranks
@@ -63,12 +62,10 @@ class _Follower:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         keep_freed_memory()
-        self._network = make_network(state.network, journal.profile, initial_log_std=settings.initial_log_std).to(
-            device
-        )
+        self._network = begun.network().to(device)
         self._execution.lay_out(self._network)
         self._generator = torch.Generator()
-        begun.restore(self._network, None, self._generator)
+        self._generator.set_state(begun.tensors["generator"])
         _wait_until_there(journal, max(state.feed.read, state.demonstrations_until))
         teachers = Teachers(
             journal,
