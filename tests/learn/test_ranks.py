@@ -323,10 +323,10 @@ def test_a_share_finds_its_own_rows_in_a_minibatch() -> None:
 
 
 def test_mean_and_variance_of_all_rows_by_hand() -> None:
-    mean, variance = Share.whole(4, torch.device("cpu")).mean_and_variance(torch.tensor([1.0, 2.0, 3.0, 6.0]))
+    mean, variance = Share.whole(4).mean_and_variance(torch.tensor([1.0, 2.0, 3.0, 6.0]))
     assert mean.item() == 3.0
     assert variance.item() == pytest.approx((4 + 1 + 0 + 9) / 3)
-    assert Share.whole(1, torch.device("cpu")).mean_and_variance(torch.tensor([5.0]))[1].item() == 0.0
+    assert Share.whole(1).mean_and_variance(torch.tensor([5.0]))[1].item() == 0.0
 
 
 @pytest.mark.parametrize("learner", ["rlpd", "dagger", "bc"])

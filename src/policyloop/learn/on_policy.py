@@ -103,7 +103,7 @@ class OnPolicy:
         if self._ranks.count > 1:
             self._ranks.require_equal(self._standing(), "what they have read or learned")
         traces = self._feed.take()
-        share = Share(self._ranks, torch.from_numpy(self._feed.rows).to(self._device), self._feed.taken)
+        share = Share(self._ranks, torch.from_numpy(self._feed.rows), self._feed.taken)
         self._state = self._feed.state  # what is read from here on belongs to the next update
         positions, self._feed.demonstrations = self._feed.demonstrations, []
         self._teachers.intervened(positions)

@@ -114,7 +114,7 @@ def ppo_update(
         rows_at_once: Steps whose gradient is computed at once, see `Execution`; 0 = whole minibatches.
         share: Which steps `rollout` holds of an update that several ranks make together; None = all.
     """
-    share = share or Share.whole(len(rollout), rollout.advantage.device)
+    share = share or Share.whole(len(rollout))
     ranks = share.ranks
     mean, variance = share.mean_and_variance(rollout.advantage)
     advantage = (rollout.advantage - mean) / (variance.sqrt() + 1e-6)
@@ -124,7 +124,7 @@ def ppo_update(
     history: dict[str, list[float]] = {}
     start_log_std = network.log_std.detach().clone()
     for _ in range(settings.epochs):
-        order = torch.randperm(share.total, generator=generator).to(advantage.device)
+        order = torch.randperm(share.total, generator=generator)
         minibatches = order.split(settings.minibatch)
         for index in minibatches:
             optimizer.zero_grad(set_to_none=True)
@@ -132,7 +132,7 @@ def ppo_update(
                 auxiliary_loss().backward()
             names = _STATISTICS if learn_policy else _STATISTICS[:1]
             means = torch.zeros(len(names), device=advantage.device)
-            for part in _parts(share.own(index), rows_at_once):
+            for part in _parts(share.own(index).to(advantage.device), rows_at_once):
                 weight = len(part) / len(index)
                 loss, statistics = _loss(network, normalised.rows(part), start_log_std, settings, learn_policy)
                 (weight * loss).backward()

@@ -29,16 +29,16 @@ class Share:
 
     def __init__(self, ranks: Ranks, rows: Tensor, total: int) -> None:
         self.ranks, self.total = ranks, total
-        self._place = torch.full((total,), -1, dtype=torch.int64, device=rows.device)
-        self._place[rows] = torch.arange(len(rows), device=rows.device)
+        self._place = torch.full((total,), -1, dtype=torch.int64)
+        self._place[rows] = torch.arange(len(rows))
 
     @classmethod
-    def whole(cls, total: int, device: torch.device) -> Share:
+    def whole(cls, total: int) -> Share:
         """Return the share of a rank that is alone."""
-        return cls(ALONE, torch.arange(total, device=device), total)
+        return cls(ALONE, torch.arange(total), total)
 
     def own(self, index: Tensor) -> Tensor:
-        """Return where those of the rows `index` lie that this rank has, in their order."""
+        """Return where those of the rows `index` lie that this rank has, in their order; on the CPU."""
         places = self._place[index]
         return places[places >= 0]
 
