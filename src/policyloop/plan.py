@@ -37,9 +37,9 @@ MANY_ROBOTS = 64
 """From so many at once on-policy learning is cheap: data is no longer what one waits for."""
 
 
-PASSES_PER_STEP: dict[str, float] = {"bc": 10, "ppo": 4, "rlpd": 128, "simulated": 4}
-"""How often pictures go through the network for each step: epochs of `BcSettings` and `PpoSettings`; one minibatch of
-the actor's in `RlpdSettings`, whose critics see none."""
+PASSES_PER_STEP: dict[str, float] = {"bc": 10, "ppo": 4, "rlpd": 64, "simulated": 4}
+"""How often pictures go through the network for each step: epochs of `BcSettings` and `PpoSettings`; half a minibatch
+of the actor's in `RlpdSettings`, whose critics see none."""
 UPDATE_INTERVAL = {"bc": 1, "ppo": 8192, "rlpd": 200, "simulated": 1}
 """Steps of an update (`LearnerSettings.steps_per_update`)."""
 
@@ -299,8 +299,6 @@ def _warnings(plan: Plan, profile: RobotProfile, situation: Situation, robots: i
         found.append(f"steps lag by up to {plan.staleness} versions; more than {MAX_STALENESS} are not learned from")
     if not situation.demonstrations and plan.learner != "simulated":
         found.append("no clone: a policy that starts from nothing finds obstacles by touching them; always clone first")
-    if plan.learner == "rlpd":
-        found.append("RLPD's sample count is not measured here yet")
     if plan.milestones[-1].after_s[0] > _DAY_S:
         found.append(f"a good policy takes days: {duration(plan.milestones[-1].after_s[0])} of driving without a pause")
     if plan.radio_mbps > WEAK_LINK_MBPS:
