@@ -165,7 +165,7 @@ def test_a_parent_of_another_network_is_refused(
 def test_pictures_are_varied_and_mirrored_together_with_actions(mini: RobotProfile, write_journal: Write) -> None:
     network = make_network("spatial", mini)
     journal, generator = write_journal(mini, []), torch.Generator().manual_seed(0)
-    settings = LearnerSettings(learner="rlpd", rlpd=RlpdSettings(shift_px=0))
+    settings = LearnerSettings(learner="rlpd", rlpd=RlpdSettings(mirror=True))
     teachers = Teachers(journal, mini.nominal_normalizer, settings.bc, cloned_until=0, read=0)
     algorithm = OffPolicy(
         network,

@@ -34,9 +34,9 @@ class RlpdSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     warmup_steps: int = 1000
     """Gradient steps of the critics alone, on the demonstrations, before the first update: a clone is not torn up."""
     minibatch: Annotated[int, msgspec.Meta(ge=2)] = 128
-    mirror: bool = True
+    mirror: bool = False
     """Learn from every second minibatch as seen in a mirror: free data for a symmetric robot with a camera."""
-    shift_px: Annotated[int, msgspec.Meta(ge=0)] = 1
+    shift_px: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Pictures are shifted by up to so many pixels, another way in each minibatch (Kostrikov et al., 2004.13649)."""
     demonstration_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
     capacity: Annotated[int, msgspec.Meta(ge=1)] = 50_000
