@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -479,3 +481,59 @@ def test_a_minibatch_in_parts_is_the_whole_minibatch(name: str, mini: RobotProfi
     for ours, theirs in zip(parts.parameters(), whole.parameters(), strict=True):
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-6)
     assert of_parts == pytest.approx(of_whole, rel=1e-4, abs=1e-6)
+
+
+def test_losses_equal_those_of_stable_baselines3_on_the_same_batch(network: ActorCritic, blind: RobotProfile) -> None:
+    """Its own `PPO.train` runs, with our network where its policy would be."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = pytest.importorskip("stable_baselines3", reason="stable_baselines3 is missing: losses NOT compared")
+        spaces = pytest.importorskip("gymnasium.spaces")
+    rollout = on_policy(network, blind, 64)
+    shift = 0.4 * torch.randn(64, generator=torch.Generator().manual_seed(3))
+    drawn = with_changes(rollout, log_prob=rollout.log_prob - shift, start_log_prob=rollout.log_prob - shift)
+    twin, logged = copy.deepcopy(network), {}
+
+    def evaluate(observations: dict[str, Tensor], actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, value = twin.mean_and_value(observations)
+        return value, gaussian_log_prob(actions, mean, twin.log_std), entropy(twin.log_std).expand(len(mean))
+
+    batch = SimpleNamespace(
+        observations=drawn.features,
+        actions=drawn.sample,
+        old_log_prob=drawn.start_log_prob,
+        advantages=drawn.advantage,
+        returns=drawn.value_target,
+    )
+    policy = SimpleNamespace(
+        evaluate_actions=evaluate,
+        optimizer=torch.optim.SGD(twin.parameters(), lr=0.0),
+        parameters=twin.parameters,
+        set_training_mode=lambda mode: None,
+    )
+    buffer = SimpleNamespace(get=lambda size: [batch], values=np.zeros(64), returns=drawn.value_target.numpy())
+    algorithm = SimpleNamespace(
+        policy=policy,
+        rollout_buffer=buffer,
+        action_space=spaces.Box(-1, 1, (2,)),
+        n_epochs=1,
+        batch_size=64,
+        clip_range=lambda left: ONE_STEP.clip,
+        clip_range_vf=None,
+        _current_progress_remaining=1.0,
+        _update_learning_rate=lambda optimizer: None,
+        _n_updates=0,
+        normalize_advantage=True,
+        ent_coef=0.0,
+        vf_coef=0.5,
+        max_grad_norm=0.5,
+        target_kl=None,
+        verbose=0,
+        logger=SimpleNamespace(record=lambda name, value, **more: logged.update({name: value})),
+    )
+    theirs.PPO.train(algorithm)
+    ours = update(network, drawn, ONE_STEP)
+    assert ours["policy_loss"] == pytest.approx(logged["train/policy_gradient_loss"], abs=1e-5)
+    assert ours["value_loss"] == pytest.approx(logged["train/value_loss"], abs=1e-5)
+    assert ours["clipfrac"] == pytest.approx(logged["train/clip_fraction"], abs=1e-6)
+    assert abs(ours["policy_loss"]) > 1e-3
