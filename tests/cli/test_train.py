@@ -151,3 +151,12 @@ def test_a_wrong_setting_exits_with_3_and_is_named(
 def test_a_number_that_makes_no_sense_exits_with_3(setting: str, here: Path, recorded: Path, policyloop: Call) -> None:
     Path("learner.toml").write_text(f'learner = "bc"\nnetwork = "mlp"\n{setting}\n')
     assert policyloop(*offline(recorded, "--settings", "learner.toml"))[0] == 3
+
+
+def test_a_learner_that_does_not_exist_exits_with_3_and_the_others_are_named(
+    here: Path, recorded: Path, policyloop: Call
+) -> None:
+    code, _, err = policyloop(*offline(recorded, "--learner", "sarsa"))
+    assert code == 3
+    assert "no learner 'sarsa'" in err
+    assert "bc, dagger, ppo, rlpd" in err

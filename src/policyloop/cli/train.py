@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from policyloop.cli import app
 from policyloop.cli.options import Host, Keys, Port, Profile, open_gateway, stop_on_signals
 from policyloop.cli.progress import LearnerConsole
+from policyloop.errors import ConfigError, UsageError
 
 
 @app.command()
@@ -65,7 +66,6 @@ def train(
     """Receive robots' steps, clone, improve, and ship every new policy into the store."""
     if simulated:
         from policyloop.cli.simulated import train_simulated
-        from policyloop.errors import UsageError
 
         if parent is not None:
             raise UsageError("--simulated begins anew or goes on: it takes no --from", "go on: --resume")
@@ -91,11 +91,13 @@ def train(
     from policyloop.learn.follower import follow
     from policyloop.learn.learner import Learner
     from policyloop.learn.ranks import Ranks
-    from policyloop.learn.settings import LearnerSettings
+    from policyloop.learn.settings import LearnerName, LearnerSettings
     from policyloop.link.journal import Journal
 
     stop = stop_on_signals()
     loaded = load_profile(profile)
+    if learner not in get_args(LearnerName):
+        raise ConfigError(f"no learner '{learner}'", f"use one of {', '.join(get_args(LearnerName))}")
     chosen = dict(
         learner=learner,
         network=network,

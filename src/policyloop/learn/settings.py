@@ -12,7 +12,9 @@ from policyloop.learn.ppo import PpoSettings
 from policyloop.learn.rlpd import RlpdSettings
 from policyloop.learn.tuning import Execution
 
-__all__ = ["LearnerSettings"]
+__all__ = ["LearnerName", "LearnerSettings"]
+
+LearnerName = Literal["bc", "dagger", "ppo", "rlpd"]
 
 _PPO_INTERVAL = 8192
 """Of the original documents."""
@@ -22,7 +24,7 @@ _DAGGER_INTERVAL = 2000
 class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to learn, from how much, for how long."""
 
-    learner: Literal["bc", "dagger", "ppo", "rlpd"] = "ppo"
+    learner: LearnerName = "ppo"
     network: str = "spatial"
     device: str = "auto"
     seed: int = 0
