@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,17 @@ def test_every_update_is_one_json_line(tmp_path: Path) -> None:
     assert lines[1]["wall_clock_s"] == pytest.approx(lines[0]["wall_clock_s"], abs=60)
 
 
+@pytest.fixture
+def _threads_end() -> Iterator[None]:
+    """Wait for tensorboard's threads: what they die of must not be taken for a fault of the next test."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # tensorboard's thread
+@pytest.mark.usefixtures("_threads_end")
 @pytest.mark.parametrize("limit_bytes", [0, 300], ids=["all files", "event files"])
 def test_a_full_disk_is_an_alarm_and_later_numbers_are_written_again(
     limit_bytes: int, tmp_path: Path, full_disk: Callable[[int], Any], caplog: pytest.LogCaptureFixture
@@ -88,6 +99,7 @@ def test_a_full_disk_is_an_alarm_and_later_numbers_are_written_again(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # tensorboard's thread
+@pytest.mark.usefixtures("_threads_end")
 def test_a_disk_that_is_still_full_at_the_end_is_an_alarm_too(
     tmp_path: Path, full_disk: Callable[[int], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
