@@ -140,7 +140,7 @@ def test_a_minibatch_that_does_not_fit_is_cut_into_powers_of_two(
 def test_gradients_of_the_trials_are_those_of_float32_but_for_rounding(
     network: ActorCritic, mini: RobotProfile
 ) -> None:
-    features = tuning._probe(mini, 8, CPU)
+    features = tuning.made_up_features(mini, 8, CPU)
     plain, last, half = (
         tuning._Trial(Execution(channels_last=last, precision=precision), network, features)
         for last, precision in ((False, "float32"), (True, "float32"), (True, "bfloat16"))
@@ -153,7 +153,7 @@ def test_gradients_of_the_trials_are_those_of_float32_but_for_rounding(
 def test_lower_precision_holds_for_pictures_and_only_for_the_moment(name: str, mini: RobotProfile) -> None:
     torch.manual_seed(0)
     network = make_network(name, mini)
-    features = tuning._probe(mini, 4, CPU)
+    features = tuning.made_up_features(mini, 4, CPU)
     with torch.no_grad():
         exact = network.mean(features)
         with pytest.raises(ZeroDivisionError), Execution(precision="bfloat16").applied_to(network):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from policyloop.learn.algorithm import Lesson
 from policyloop.learn.bc import clone
 from policyloop.learn.demonstrations import DAMAGE, DEMONSTRATORS, load_demonstrations, newest_demonstrations
 from policyloop.learn.feed import FeedState
+from policyloop.learn.inputs import example_inputs
 from policyloop.learn.networks import ActorCritic
 from policyloop.learn.scores import Scores
 from policyloop.learn.settings import LearnerSettings
@@ -20,9 +20,6 @@ from policyloop.learn.teachers import Teachers
 from policyloop.link.journal import Journal
 
 __all__ = ["Aggregation"]
-
-_SHOWN = 16
-"""Observations that are kept for the export's check."""
 
 
 class Aggregation:
@@ -58,15 +55,10 @@ class Aggregation:
         self.ledger: Counter[str] = Counter({} if state is None else state.ledger)
         self.ready = 0
         self._read = teachers.cloned_until if state is None else max(state.read, teachers.cloned_until)
-        self._state = self._here()
+        self.state = self._here()
 
     def _here(self) -> FeedState:
         return FeedState(position=self._read, read=self._read, ledger=dict(self.ledger))
-
-    @property
-    def state(self) -> FeedState:
-        """See `Algorithm`."""
-        return self._state
 
     def advance(self, version: int, wanted: int, stop: int) -> bool:
         """See `Algorithm`; every version's mistakes are worth correcting."""
@@ -88,7 +80,7 @@ class Aggregation:
     def learn(self, update: int, done: float) -> Lesson:
         """See `Algorithm`."""
         steps, self.ready = self.ready, 0
-        self._state = self._here()
+        self.state = self._here()
         positions = newest_demonstrations(self._journal, stop=self._read)
         demonstrations = load_demonstrations(self._journal, self._normalizer, positions)
         statistics = clone(
@@ -100,8 +92,7 @@ class Aggregation:
             device=self._device,
             optimizer=self.optimizer,
         )
-        rows = np.linspace(0, len(demonstrations) - 1, _SHOWN).astype(int)
-        inputs = [{name: array[row] for name, array in demonstrations.features.items()} for row in rows]
+        inputs = example_inputs(demonstrations.features, len(demonstrations))
         return Lesson({f"bc_{name}": number for name, number in statistics.items()}, steps, inputs)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -187,14 +187,13 @@ class Feed:
             if record.action.source in DEMONSTRATORS and position >= self._read:
                 self.demonstrations.append(position)
             return
-        item = _Item(position, record, self._seen(step.observation if step else None))
         if items and not follows(items[-1].record, record):
             self._drop_tail(items, key)
         if self._lag(record) > self._max_staleness:
             self._interrupt(items, key, record, step)
             self._bin(key, record, "too-old")
             return
-        items.append(item)
+        items.append(_Item(position, record, self._seen(step.observation if step else None)))
         if record.ended:
             if header.final:
                 self._close(

@@ -15,7 +15,9 @@ from policyloop.core.reward import total_reward
 from policyloop.core.step import Arrays, StepRecord
 from policyloop.learn.networks import SCAN_COLUMNS
 
-__all__ = ["follows", "learner_inputs", "scan", "training_reward"]
+__all__ = ["example_inputs", "follows", "learner_inputs", "scan", "training_reward"]
+
+_EXAMPLES = 16
 
 
 def scan(depth_mm: NDArray[np.uint16], profile: RobotProfile) -> NDArray[np.float32]:
@@ -36,6 +38,12 @@ def learner_inputs(profile: RobotProfile, normalizer: Normalizer, arrays: Arrays
     if profile.camera is not None:
         result["scan"] = scan(arrays["depth"], profile)
     return result
+
+
+def example_inputs(features: Mapping[str, NDArray[np.generic]], states: int) -> list[Arrays]:
+    """Return the inputs of a few of the first `states` rows, evenly spread: to check an exported policy with."""
+    rows = np.linspace(0, states - 1, _EXAMPLES).astype(int)
+    return [{name: array[row] for name, array in features.items()} for row in rows]
 
 
 def training_reward(

@@ -45,6 +45,7 @@ from policyloop.learn.checkpoint import (
 from policyloop.learn.delivery import deliver
 from policyloop.learn.demonstrations import is_demonstration
 from policyloop.learn.device import accelerator_errors, choose_device, keep_freed_memory
+from policyloop.learn.inputs import example_inputs
 from policyloop.learn.metrics import Metrics
 from policyloop.learn.networks import NetworkSettings, make_network
 from policyloop.learn.off_policy import OffPolicy
@@ -328,8 +329,7 @@ class Learner:
         self._hold(True)
         self._teachers.cloned_until = self._journal.next
         demonstrations = self._teachers.demonstrations
-        rows = np.linspace(0, len(demonstrations) - 1, _PARITY_OBSERVATIONS).astype(int)
-        self._recent_inputs = [{name: array[row] for name, array in demonstrations.features.items()} for row in rows]
+        self._recent_inputs = example_inputs(demonstrations.features, len(demonstrations))
         with accelerator_errors(), self._execution.applied_to(self._network):
             statistics = clone(
                 self._network,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +19,6 @@ from policyloop.learn.feed import FeedState
 from policyloop.learn.networks import SCAN_COLUMNS, ActorCritic
 from policyloop.learn.replay import ReplayFeed, Transitions
 from policyloop.learn.rlpd import Rlpd, joined
-from policyloop.learn.scores import Scores
 from policyloop.learn.settings import LearnerSettings
 from policyloop.learn.teachers import Teachers
 from policyloop.link.journal import Journal
@@ -79,30 +78,15 @@ class OffPolicy:
         state_size = profile.proprio_size + (SCAN_COLUMNS if profile.camera is not None else 0)
         self._rlpd = Rlpd(network, self._settings, (state_size, len(profile.action)), device)
         self.optimizer = self._rlpd.actor_optimizer
-        self._state = self._here()
+        self.scores, self.ledger, self.state = self._feed.scores, self._feed.ledger, self._here()
 
     def _here(self) -> FeedState:
         return FeedState(position=self._feed.read, read=self._feed.read, ledger=dict(self._feed.ledger))
 
     @property
-    def scores(self) -> Scores:
-        """See `Algorithm`."""
-        return self._feed.scores
-
-    @property
-    def ledger(self) -> Counter[str]:
-        """See `Algorithm`."""
-        return self._feed.ledger
-
-    @property
     def ready(self) -> int:
         """See `Algorithm`."""
         return self._feed.fresh
-
-    @property
-    def state(self) -> FeedState:
-        """See `Algorithm`."""
-        return self._state
 
     def advance(self, version: int, wanted: int, stop: int) -> bool:
         """See `Algorithm`; every version's steps are welcome."""
@@ -113,7 +97,7 @@ class OffPolicy:
         """See `Algorithm`."""
         settings, history = self._settings, defaultdict[str, list[float]](list)
         steps, self._feed.fresh = self._feed.fresh, 0
-        self._state = self._here()
+        self.state = self._here()
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * (1 - (1 - settings.learning_rate_floor) * done)
         auxiliary_loss = self._teachers.loss(

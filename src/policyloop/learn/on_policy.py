@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from zlib import crc32
 
 import msgspec
@@ -12,14 +10,13 @@ import torch
 from torch import Tensor
 
 from policyloop.core.normalizer import Normalizer
-from policyloop.core.step import Arrays
 from policyloop.learn.algorithm import Lesson
 from policyloop.learn.feed import Feed, FeedState
+from policyloop.learn.inputs import example_inputs
 from policyloop.learn.networks import ActorCritic
 from policyloop.learn.ppo import PpoSettings, make_optimizer, ppo_update
 from policyloop.learn.ranks import ALONE, Ranks
-from policyloop.learn.rollout import Rollout, Trace
-from policyloop.learn.scores import Scores
+from policyloop.learn.rollout import Rollout
 from policyloop.learn.settings import LearnerSettings
 from policyloop.learn.share import Share
 from policyloop.learn.teachers import Teachers
@@ -27,9 +24,6 @@ from policyloop.learn.tuning import Execution
 from policyloop.link.journal import Journal
 
 __all__ = ["OnPolicy"]
-
-_SHOWN = 16
-"""Observations of a rollout that are kept for the export's check."""
 
 
 class OnPolicy:
@@ -72,27 +66,12 @@ class OnPolicy:
             ranks=ranks,
         )
         self.optimizer = make_optimizer(network, settings.ppo)
-        self._state = self._feed.state
-
-    @property
-    def scores(self) -> Scores:
-        """See `Algorithm`."""
-        return self._feed.scores
-
-    @property
-    def ledger(self) -> Counter[str]:
-        """See `Algorithm`."""
-        return self._feed.ledger
+        self.scores, self.ledger, self.state = self._feed.scores, self._feed.ledger, self._feed.state
 
     @property
     def ready(self) -> int:
         """See `Algorithm`."""
         return self._feed.ready
-
-    @property
-    def state(self) -> FeedState:
-        """See `Algorithm`."""
-        return self._state
 
     def advance(self, version: int, wanted: int, stop: int) -> bool:
         """See `Algorithm`."""
@@ -104,11 +83,12 @@ class OnPolicy:
             self._ranks.require_equal(self._standing(), "what they have read or learned")
         traces = self._feed.take()
         share = Share(self._ranks, torch.from_numpy(self._feed.rows), self._feed.taken)
-        self._state = self._feed.state  # what is read from here on belongs to the next update
+        self.state = self._feed.state  # what is read from here on belongs to the next update
         positions, self._feed.demonstrations = self._feed.demonstrations, []
         self._teachers.intervened(positions)
         settings, rows_at_once = self._scheduled(done), (self._settings.execution or Execution()).rows_at_once
-        shown = _some_inputs(traces)
+        longest = max(traces, key=len, default=None)
+        shown = [] if longest is None else example_inputs(longest.features, len(longest))
         rollout = Rollout.build(
             traces,
             self._network,
@@ -119,7 +99,7 @@ class OnPolicy:
             correct_lag=settings.correct_lag,
             rows_at_once=rows_at_once,
         )
-        del traces  # their pictures are in the rollout
+        del traces, longest  # their pictures are in the rollout
         statistics = ppo_update(
             self._network,
             self.optimizer,
@@ -164,11 +144,3 @@ class OnPolicy:
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """See `Algorithm`."""
-
-
-def _some_inputs(traces: Sequence[Trace]) -> list[Arrays]:
-    if not traces:
-        return []
-    longest = max(traces, key=len)
-    rows = np.linspace(0, len(longest) - 1, _SHOWN).astype(int)
-    return [{name: array[row] for name, array in longest.features.items()} for row in rows]

@@ -6,12 +6,12 @@ import time
 
 import torch
 
-from policyloop.core.features import feature_specs
 from policyloop.core.profile import RobotProfile
 from policyloop.learn.device import choose_device, keep_freed_memory
-from policyloop.learn.networks import SCAN_COLUMNS, Features, make_network
+from policyloop.learn.networks import make_network
 from policyloop.learn.ppo import PpoSettings, make_optimizer, ppo_update
 from policyloop.learn.rollout import Rollout
+from policyloop.learn.tuning import made_up_features
 
 __all__ = ["measure_passes_per_s"]
 
@@ -50,19 +50,11 @@ def measure_passes_per_s(
 
 
 def _made_up(profile: RobotProfile, steps: int, device: torch.device) -> Rollout:
-    features: Features = {}
-    for name, spec in feature_specs(profile).items():
-        if spec.dtype == "uint8":
-            features[name] = torch.randint(0, 256, (steps, *spec.shape), dtype=torch.uint8, device=device)
-        else:
-            features[name] = torch.randn(steps, *spec.shape, device=device)
-    if profile.camera is not None:
-        features["scan"] = torch.rand(steps, SCAN_COLUMNS, device=device)
     actions = torch.zeros(steps, len(profile.action), device=device)
     numbers = torch.randn(steps, device=device)
     nothing = torch.zeros_like(numbers)  # the same density before and now: no step is left out
     return Rollout(
-        features=features,
+        features=made_up_features(profile, steps, device),
         sample=actions,
         log_prob=nothing,
         mean=actions,

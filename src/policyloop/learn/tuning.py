@@ -22,7 +22,7 @@ from policyloop.core.features import feature_specs
 from policyloop.core.profile import RobotProfile
 from policyloop.learn.networks import SCAN_COLUMNS, ActorCritic, Features
 
-__all__ = ["Execution", "choose_execution"]
+__all__ = ["Execution", "choose_execution", "made_up_features"]
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def choose_execution(network: ActorCritic, profile: RobotProfile, minibatch: int
         return plain
     started_s = time.perf_counter()
     fitting = _fitting_rows(network, profile, device)
-    features = _probe(profile, max(1, min(minibatch, fitting // 4)), device)
+    features = made_up_features(profile, max(1, min(minibatch, fitting // 4)), device)
     ways = [
         msgspec.structs.replace(plain, channels_last=True),
         msgspec.structs.replace(plain, channels_last=True, precision="bfloat16"),
@@ -112,10 +112,12 @@ def choose_execution(network: ActorCritic, profile: RobotProfile, minibatch: int
     return msgspec.structs.replace(best.way, rows_at_once=0 if fitting >= minibatch else fitting)
 
 
-def _probe(profile: RobotProfile, rows: int, device: torch.device) -> Features:
+def made_up_features(profile: RobotProfile, rows: int, device: torch.device) -> Features:
     """Return random network inputs."""
     generator = torch.Generator().manual_seed(0)
-    features = {"scan": torch.rand((rows, SCAN_COLUMNS), generator=generator)}
+    features: Features = {}
+    if profile.camera is not None:
+        features["scan"] = torch.rand((rows, SCAN_COLUMNS), generator=generator)
     for name, spec in feature_specs(profile).items():
         shape = (rows, *spec.shape)
         if spec.dtype == "uint8":
@@ -127,7 +129,7 @@ def _probe(profile: RobotProfile, rows: int, device: torch.device) -> Features:
 
 def _fitting_rows(network: ActorCritic, profile: RobotProfile, device: torch.device) -> int:
     """Return the power of two of steps whose activations fit the budget."""
-    needed = [_saved_bytes(network, _probe(profile, rows, device)) for rows in (1, 2)]
+    needed = [_saved_bytes(network, made_up_features(profile, rows, device)) for rows in (1, 2)]
     rows = _ACTIVATION_BYTES.get(device.type, _GPU_ACTIVATION_BYTES) // max(1, needed[1] - needed[0])
     return 1 << max(0, rows.bit_length() - 1)
 
