@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import multiprocessing
 import signal
@@ -12,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from policyloop.core.parent import end_with_parent
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step, StepRecord
 from policyloop.evaluate import drive_episode
@@ -26,9 +26,6 @@ __all__ = ["PROMOTION_ARENAS", "drive_arenas", "recorded_drives"]
 PROMOTION_ARENAS = 4_000_000
 """First arena seed that promotions are judged on: neither those of training nor those of record, which would no
 longer be unseen if they had chosen who drives."""
-
-_PR_SET_PDEATHSIG = 1
-"""Linux's prctl.h."""
 
 Job = tuple[RobotProfile, str, int, GateMode]
 
@@ -88,7 +85,7 @@ def _episodes(jobs: Sequence[Job], processes: int) -> Iterator[Iterable[EpisodeS
 def _obey_parent() -> None:
     """Leave Ctrl-C to the parent, and never outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
 
 
 def _run(job: Job) -> EpisodeSummary:

@@ -37,7 +37,7 @@ def export_csv(journal: Journal, output: Path, progress: Callable[[int, int], No
         staging.replace(output)
     except OSError as error:
         staging.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {output}: {error.strerror}", "free some space") from error
+        raise StorageError.cannot_write(output, error) from error
     except BaseException:
         staging.unlink(missing_ok=True)
         raise

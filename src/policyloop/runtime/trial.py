@@ -5,7 +5,6 @@ python -m policyloop.runtime.trial    job on standard input, report on standard 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import msgspec
 import numpy as np
 
 from policyloop.bundle.signing import KeyRing
+from policyloop.core.parent import end_with_parent
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Observation
 from policyloop.errors import IncompatibleError, PolicyloopError, VerificationError, error_of
@@ -26,7 +26,6 @@ from policyloop.runtime.policy import Policy
 __all__ = ["load_warm", "try_bundle"]
 
 _WARM_UP_CALLS = 3
-_PR_SET_PDEATHSIG = 1
 _GOLDEN_SHARE = 1e-3
 _GOLDEN_SHARE_NPU = 0.05
 """Of an action's range: what a backend may differ from the golden answers. An NPU's network was accepted with
@@ -144,7 +143,7 @@ def _ending(code: int) -> str:
 
 def main() -> None:
     """Do the job on standard input."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     os.nice(10)  # the policy that drives comes first
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=_Job)
     try:
