@@ -132,7 +132,7 @@ def test_evaluate_reports_walks_with_the_keys_that_others_read(lite3_bundle: Pat
     assert code == 0, err
     report = json.loads(out)
     keys = {"episodes", "return_mean", "return_ci", "collision_rate", "distance_m", "interventions"}
-    assert keys | {"driver", "gate", "return_median", "return_iqm", "returns"} == set(report)
+    assert keys | {"driver", "gate", "randomized", "return_median", "return_iqm", "returns"} == set(report)
     assert report["episodes"] == len(report["returns"]) == 3
     assert report["collision_rate"] == 0
     assert 6 < report["return_mean"] <= 10

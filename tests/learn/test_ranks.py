@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -335,6 +337,30 @@ def test_learners_of_few_data_are_not_shared(learner: str, monkeypatch: pytest.M
     with pytest.raises(ConfigError, match=f"2 ranks can share --learner ppo from a journal, not {learner}") as caught:
         Ranks.join(learner, "cpu")
     assert "without torchrun" in caught.value.remedy
+
+
+LEAVING = """
+import os
+import torch
+from policyloop.learn.ranks import Ranks
+ranks = Ranks.join("ppo", "cpu")
+torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports the rest of torch
+ranks.sum(torch.ones(1))
+joined = len(os.listdir("/proc/self/task"))
+ranks.close()
+print(joined, len(os.listdir("/proc/self/task")))
+"""
+
+
+def test_no_thread_of_the_ranks_outlives_them(port: int) -> None:
+    """One that did would abort the interpreter now and then, as it ends."""
+    met = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", LEAVING]
+    ranks = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**met, "RANK": str(i)}) for i in (0, 1)]
+    for process in ranks:
+        joined, left = map(int, process.communicate(timeout=120)[0].split())
+        assert process.returncode == 0
+        assert joined > left == 1
 
 
 def test_a_process_without_torchrun_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,8 +121,10 @@ def train(
     settings = load_settings(LearnerSettings, settings_file, **chosen)
     ranks = Ranks.join(settings.learner, settings.device)
     if not ranks.leads:
-        follow(ranks, journal)
-        ranks.close()
+        try:
+            follow(ranks, journal)
+        finally:
+            ranks.close()
         return
     log = Journal(journal, loaded, writable=not offline)
     receiver, console = None, LearnerConsole()

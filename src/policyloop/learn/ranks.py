@@ -54,6 +54,10 @@ class Ranks:
             raise ConfigError(
                 f"{count} ranks can share --learner ppo from a journal, not {learner}", "start it without torchrun"
             )
+        # Holds the processes' group in default arguments if it is imported after they met, as optimizers do; then
+        # `close` leaves gloo's threads running, and they abort the interpreter when it ends.
+        from torch.distributed.nn import functional  # noqa: F401, PLC0415
+
         on_gpu = device != "cpu" and torch.cuda.is_available()
         if on_gpu:
             _take_gpu(int(os.environ["LOCAL_RANK"]))
@@ -137,7 +141,7 @@ class Ranks:
             ) from error
 
     def close(self) -> None:
-        """Leave the others."""
+        """Leave the others; no thread of torch's stays behind."""
         if self.count > 1:
             distributed.destroy_process_group()
 
