@@ -354,9 +354,16 @@ print(joined, len(os.listdir("/proc/self/task")))
 
 def test_no_thread_of_the_ranks_outlives_them(port: int) -> None:
     """One that did would abort the interpreter now and then, as it ends."""
-    met = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", LEAVING]
-    ranks = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**met, "RANK": str(i)}) for i in (0, 1)]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", LEAVING],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **meeting, "RANK": str(rank)},
+        )
+        for rank in (0, 1)
+    ]
     for process in ranks:
         joined, left = map(int, process.communicate(timeout=120)[0].split())
         assert process.returncode == 0

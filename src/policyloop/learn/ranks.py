@@ -56,7 +56,7 @@ class Ranks:
             )
         # Holds the processes' group in default arguments if it is imported after they met, as optimizers do; then
         # `close` leaves gloo's threads running, and they abort the interpreter when it ends.
-        from torch.distributed.nn import functional  # noqa: F401, PLC0415
+        from torch.distributed.nn import functional  # noqa: F401
 
         on_gpu = device != "cpu" and torch.cuda.is_available()
         if on_gpu:
