@@ -62,7 +62,7 @@ dist: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,sim,data,dashboard,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,sim,data,dashboard,rerun,dev]'
 	touch $(READY)
 
 clean:

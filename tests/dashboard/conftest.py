@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import os
+import shutil
 import tempfile
 import threading
 import time
@@ -39,6 +41,8 @@ from policyloop.safety.arming import ArmingLimits, ArmingSwitch
 from policyloop.safety.gate import SafetyGate
 from policyloop.sim.driver import ScriptedDriver
 from policyloop.sim.robot import SimulatedRobot
+
+DESKTOP = {"width": 1400, "height": 900}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -205,3 +209,45 @@ def wait_for() -> Callable[[Callable[[], object]], None]:
             time.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium; the tests are skipped, loudly, where it is not installed."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="NOT TESTED, Playwright is not installed")
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("NOT TESTED, there is no browser: apt install chromium")
+    sandbox = ["--no-sandbox"] if os.getuid() == 0 else []
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=program, args=[*sandbox, "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Return `visit(url, viewport=DESKTOP, dark=False)`: a page in a browser without a past; errors fail the test."""
+    errors: list[str] = []
+    contexts = []
+
+    def go(url: str, viewport: dict[str, int] = DESKTOP, *, dark: bool = False, phone: bool = False) -> Any:
+        context = browser.new_context(
+            viewport=viewport,
+            color_scheme="dark" if dark else "light",
+            device_scale_factor=1,
+            has_touch=phone,
+            is_mobile=phone,
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda said: errors.append(said.text) if "Content Security" in said.text else None)
+        page.goto(url)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert errors == []

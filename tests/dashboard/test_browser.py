@@ -2,79 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-import torch
-from PIL import Image
 
 from policyloop.bundle.build import Bundle
 from policyloop.bundle.signing import KeyRing, create_signer, sign_bundle
 from policyloop.bundle.store import Store
-from policyloop.convert.export import export_bundle, probe_features
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Command, Step
-from policyloop.learn.networks import make_network
 from policyloop.link.gateway import Gateway
 from policyloop.link.journal import Journal
 from policyloop.wire.codec import encode_step
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="NOT TESTED, Playwright is not installed")
-
-DESKTOP, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
+PHONE = {"width": 390, "height": 844}
 TOKEN = "field-laptop-" * 4
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>\u202e"\'`${window.hacked=1}'
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium; the tests are skipped, loudly, where it is not installed."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("NOT TESTED, there is no browser: apt install chromium")
-    sandbox = ["--no-sandbox"] if os.getuid() == 0 else []
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=[*sandbox, "--disable-gpu"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def visit(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Return `visit(url, viewport=DESKTOP, dark=False)`: a page in a browser without a past; errors fail the test."""
-    errors: list[str] = []
-    contexts = []
-
-    def go(url: str, viewport: dict[str, int] = DESKTOP, *, dark: bool = False, phone: bool = False) -> Any:
-        context = browser.new_context(
-            viewport=viewport,
-            color_scheme="dark" if dark else "light",
-            device_scale_factor=1,
-            has_touch=phone,
-            is_mobile=phone,
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda said: errors.append(said.text) if "Content Security" in said.text else None)
-        page.goto(url)
-        return page
-
-    yield go
-    for context in contexts:
-        context.close()
-    assert errors == []
 
 
 @pytest.fixture
@@ -383,72 +334,3 @@ def write_progress(folder: Path, updates: int) -> None:
                 "steps_per_s": 61.0,
             }
             file.write(json.dumps({**line, "update": update, "version": 13, "rollout": 2048, "ledger": ledger}) + "\n")
-
-
-@pytest.fixture
-def finer(mini: RobotProfile) -> RobotProfile:
-    """The small rover with a camera that is worth a picture, and not too much for a machine that runs tests."""
-    assert mini.camera is not None
-    return msgspec.structs.replace(mini, camera=msgspec.structs.replace(mini.camera, width=212, height=120))
-
-
-@pytest.mark.long
-def test_the_pictures_of_the_docs_can_be_taken(
-    serve: Callable[..., Any],
-    visit: Callable[..., Any],
-    drive: Callable[..., Any],
-    finer: RobotProfile,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
-) -> None:
-    """Write them with `python -m pytest tests/dashboard -m long --screenshots docs/images`."""
-    wanted = request.config.getoption("--screenshots", default=None)
-    folder = Path(wanted or tmp_path / "images").absolute()
-    folder.mkdir(exist_ok=True, parents=True)
-    monkeypatch.chdir(tmp_path)
-    write_progress(tmp_path, updates=40)
-    store = fill(Store(Path("store")), exported_for(finer), tmp_path)
-    journal = Journal(Path("journal"), finer, writable=True)
-    gateway = Gateway(journal, finer, "tcp://127.0.0.1:0")
-    gateway.start()
-    try:
-        robots = {"rover-7": drive(finer, gateway.address, "rover-7", bundle=store.current)}
-        robots["rover-8"] = drive(finer, gateway.address, "rover-8")
-        served = serve(Path("journal"), tmp_path, Path("store"), {"rover-7": robots["rover-7"].socket})
-        wide = visit(served.url)
-        for name in robots:
-            wide.get_by_label(f"robot {name}", exact=True).get_by_text("live,").wait_for()
-        wide.wait_for_timeout(30_000 if wanted else 500)  # something to see
-        pages = {"desktop": wide}
-        pages["phone"] = visit(served.url, PHONE, phone=True)
-        pages["dark"] = visit(served.url, PHONE, phone=True, dark=True)
-        for page in (pages["phone"], pages["dark"]):
-            page.get_by_label("robot rover-8", exact=True).get_by_text("live,").wait_for()
-            page.wait_for_timeout(1_500)
-        pages["learner"] = wide
-        for name, page in pages.items():
-            if name == "learner":
-                page.evaluate("document.getElementById('learner').scrollIntoView()")
-            path = folder / f"dashboard-{name}.png"
-            with Image.open(io.BytesIO(page.screenshot())) as picture:
-                picture.convert("RGB").quantize(256).save(path, optimize=True)
-            assert 5_000 < path.stat().st_size < 200_000
-    finally:
-        gateway.close()
-        journal.close()
-
-
-def exported_for(profile: RobotProfile) -> Bundle:
-    """Return a policy that was never trained."""
-    torch.manual_seed(0)
-    return export_bundle(
-        make_network("spatial", profile),
-        profile,
-        profile.nominal_normalizer,
-        network_name="spatial",
-        version=13,
-        noise_hold_ticks=3,
-        observations=probe_features(profile, 2),
-        training={"learner": "ppo", "update": 40, "steps": 81920},
-    )

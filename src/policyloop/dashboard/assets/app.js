@@ -5,11 +5,12 @@ import * as learner from "./learner.js";
 import { RobotCard } from "./robot.js";
 import * as store from "./store.js";
 
-const LOST_S = 1.5, RETRY_MS = 1000, LOOK_MS = 250, SAID_MS = 5000, MAX_LOOKED_AT = 16;
+const LOST_S = 1.5, RETRY_MS = 1000, LOOK_MS = 250, SAID_MS = 5000, HIDDEN_MS = 500, LONGEST_REST_MS = 100, MAX_LOOKED_AT = 16;
 const byId = (id) => document.getElementById(id);
 const cards = new Map();
 const pictures = [];
-let socket = null, frame = null, heardAt = -Infinity, lag = 0, times = [];
+let socket = null, frame = null, begunAt = null, heardAt = -Infinity, restedAt = -Infinity, lag = 0, times = [];
+let shown = Promise.resolve();  // frame after frame
 
 const watch = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) target.card.visible = isIntersecting;
@@ -49,6 +50,7 @@ function showFrame(message) {
 }
 
 function hear(event) {
+  begunAt ??= performance.now();
   if (event.data instanceof ArrayBuffer) {
     const length = new DataView(event.data).getUint32(0, true);
     const head = JSON.parse(new TextDecoder().decode(new Uint8Array(event.data, 4, length)));
@@ -61,14 +63,29 @@ function hear(event) {
   else if (message.kind === "trails") { const look = style(); for (const [name, points] of message.trails) cards.get(name)?.addTrail(points, look); }
   else if (message.kind === "learner") { section("learner"); learner.update(message); }
   else if (message.kind === "store") { section("store"); store.update(message); }
-  else if (message.kind === "end") finish(message, event.target);
+  else if (message.kind === "end") {
+    const arrived = { begunAt, decoded: Promise.allSettled(pictures.splice(0)), from: event.target };
+    begunAt = null;
+    shown = shown.then(() => finish(message, arrived));
+  }
 }
 
-async function finish({ frame: number, lag_s: seconds }, from) {
-  await Promise.allSettled(pictures.splice(0));
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+// A browser draws nothing where it hides the page.
+const drawn = () => Promise.race([new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve))), pause(HIDDEN_MS)]);
+
+// Says that a frame was shown, and rests before that for as long as showing it took: a device that is slow, or has other
+// work to do, gets fewer frames.
+async function finish({ frame: number, lag_s: seconds }, { begunAt, decoded, from }) {
+  const begun = Math.max(begunAt, restedAt);
+  await decoded;
+  await drawn();
   [heardAt, lag] = [performance.now(), seconds];
   times = [...times.filter((time) => heardAt - time < 3000), heardAt];
   document.body.dataset.frames = String(number);
+  await pause(Math.min(LONGEST_REST_MS, heardAt - begun));
+  restedAt = performance.now();
   const visible = [...cards.values()].filter((card) => card.visible && card.robot).map((card) => card.name);
   if (from.readyState === WebSocket.OPEN) from.send(JSON.stringify({ frame: number, look: visible.slice(0, MAX_LOOKED_AT) }));
 }

@@ -19,7 +19,9 @@ export function name(text) {
   return make("bdi", { class: "name", title: text }, text);
 }
 
-export const whole = (value) => Math.round(value).toLocaleString("en");
+const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+
+export const whole = (value) => grouped.format(value);
 
 export function number(value) {
   const size = Math.abs(value);
