@@ -17,6 +17,7 @@ from policyloop.view.episodes import find_episode
 from policyloop.view.reel import Reel, load_reel
 from policyloop.view.rerun_log import log_to_rerun
 
+
 @pytest.fixture
 def reel(record: Callable[[list[Step]], Journal], mini: RobotProfile, make_step: Callable[..., Step]) -> Reel:
     journal = record([make_step(mini, sequence) for sequence in range(5)])
