@@ -320,6 +320,7 @@ SENSELESS = {
     "a camera without field of view": ("vertical_fov_deg = 42.5", "vertical_fov_deg = 0.0"),
     "a camera that looks behind itself": ("vertical_fov_deg = 42.5", "vertical_fov_deg = 180.0"),
     "a depth code without reach": ("depth_near_m = 0.25", "depth_near_m = 0.0"),
+    "a depth code that begins where depth ends": ("depth_near_m = 0.25", "depth_near_m = 10.0"),
     "a body without width": ("width_m = 0.36", "width_m = 0.0"),
     "a collision at no distance": ("collision_distance_m = 0.15", "collision_distance_m = nan"),
     "episodes without steps": ("max_steps = 300", "max_steps = 0"),

@@ -10,23 +10,9 @@ import simplejpeg
 
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step
-from policyloop.dashboard.pictures import depth_colours, picture_message, render
+from policyloop.dashboard.pictures import picture_message, render
 from policyloop.errors import WireError
 from policyloop.wire.codec import encode_step
-
-
-def test_near_is_red_far_is_blue_and_unknown_is_grey() -> None:
-    depth_mm = np.array([[250, 10_000, 65_535, 1, 0]], np.uint16)
-    near, far, farther, nearer, unknown = depth_colours(depth_mm, 0.25, 10.0)[0].tolist()
-    assert near == nearer == [122, 4, 3]
-    assert far == farther == [48, 38, 120]
-    assert max(unknown) - min(unknown) < 8
-
-
-def test_the_middle_of_the_scale_is_the_geometric_mean() -> None:
-    at_middle, above, below = depth_colours(np.array([[1581, 1700, 1500]], np.uint16), 0.25, 10.0)[0].astype(int)
-    assert above[0] < at_middle[0] < below[0]  # red falls with distance
-    assert at_middle[1] > 180  # green stands between red and blue
 
 
 def test_pictures_have_the_size_of_the_camera(mini: RobotProfile, make_step: Callable[..., Step]) -> None:

@@ -15,7 +15,7 @@ from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.step import Action, Behaviour, Command, Stamps, Step
 from policyloop.link.journal import Journal
 from policyloop.view.episodes import find_episode
-from policyloop.view.pictures import Pictures, false_colour
+from policyloop.view.pictures import Pictures
 from policyloop.view.reel import Reel, load_reel
 
 Record = Callable[[list[Step]], Journal]
@@ -78,14 +78,9 @@ def test_raw_pictures_become_jpeg(record: Record, mini: RobotProfile, make_step:
     assert np.abs(shown.astype(int) - journal.read(0).observation["rgb"]).mean() < 8
 
 
-def test_near_is_warm_far_is_cold_and_unknown_is_black() -> None:
-    colours = false_colour(np.array([[200, 5000, 0]], np.uint16))
-    assert colours.tolist() == [[[235, 0, 0], [0, 0, 235], [0, 0, 0]]]
-
-
 def test_every_other_picture_goes_when_the_budget_is_used_up() -> None:
     pictures = Pictures(budget_bytes=10_000)
-    rgb, depth = np.zeros((36, 64, 3), np.uint8), np.zeros((36, 64), np.uint16)
+    rgb = depth = np.zeros((36, 64, 3), np.uint8)
     kept = []
     for index in range(100):
         if pictures.wants(index):

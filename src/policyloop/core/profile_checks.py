@@ -111,8 +111,10 @@ def _check_ranges(profile: RobotProfile) -> None:
             f"body.corridor_half_width_m {body.corridor_half_width_m} is less than half of body.width_m",
             f"use at least {body.width_m / 2:g}",
         )
-    if camera is not None and not (0 < camera.vertical_fov_deg < 180 and camera.depth_near_m > 0):
-        raise ConfigError("camera.vertical_fov_deg must be above 0 and below 180, camera.depth_near_m positive")
+    if camera is not None and not 0 < camera.vertical_fov_deg < 180:
+        raise ConfigError("camera.vertical_fov_deg must be above 0 and below 180")
+    if camera is not None and not 0 < camera.depth_near_m < camera.depth_max_m:
+        raise ConfigError("camera.depth_near_m must be positive and below camera.depth_max_m")
     if profile.episode.max_steps < 1 or not profile.episode.collision_distance_m > 0:
         raise ConfigError("episode.max_steps and episode.collision_distance_m must be positive")
     if not 1 <= profile.stream.jpeg_quality <= 100:

@@ -14,7 +14,8 @@ from policyloop.robot.recorder import Recorder
 from policyloop.safety.gate import GateMode, SafetyGate
 from policyloop.sim.robot import SimulatedRobot
 from policyloop.sim.rover import arena
-from policyloop.view.pictures import as_jpeg, false_colour
+from policyloop.view.colours import depth_colours
+from policyloop.view.pictures import as_jpeg
 
 __all__ = ["Scene", "Trail", "record_trail", "scene"]
 
@@ -52,9 +53,10 @@ class _Witness:
 
     def read(self) -> Observation:
         observation = self._robot.read()
-        if self._pictures and len(self.path) % _FRAME_STRIDE == 0:
+        camera = self._profile.camera
+        if self._pictures and camera is not None and len(self.path) % _FRAME_STRIDE == 0:
             self.rgb.append(as_jpeg(observation.arrays["rgb"]))
-            self.depth.append(as_jpeg(false_colour(observation.arrays["depth"])))
+            self.depth.append(as_jpeg(depth_colours(observation.arrays["depth"], camera)))
         x, y, yaw = self._robot.rover.pose
         self.path.append((round(x, 3), round(y, 3), round(yaw, 3)))
         return observation

@@ -1,4 +1,4 @@
-"""Camera pictures for people: depth in colours, JPEG as a page embeds it, and a budget of bytes."""
+"""Camera pictures for people: JPEG as a page embeds it, and a budget of bytes."""
 
 from __future__ import annotations
 
@@ -11,23 +11,12 @@ from numpy.typing import NDArray
 
 from policyloop.wire.rgb import JPEG_END, JPEG_START
 
-__all__ = ["Pictures", "as_jpeg", "false_colour"]
-
-_NEAREST_MM, _FAR_RATIO = 200, 25
-"""Warm at 0.2 m and nearer, cold at 5 m and beyond."""
+__all__ = ["Pictures", "as_jpeg"]
 
 
 def as_jpeg(picture: NDArray[np.uint8], quality: int = 70) -> str:
     """Return (H, W, 3) as base64 JPEG."""
     return base64.b64encode(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=quality)).decode()
-
-
-def false_colour(depth_mm: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Return near as warm, far as cold, unknown as black, (H, W, 3)."""
-    nearness = np.clip(1 - np.log(np.maximum(depth_mm, _NEAREST_MM) / _NEAREST_MM) / np.log(_FAR_RATIO), 0, 1)
-    colour = np.stack([nearness, 1 - np.abs(2 * nearness - 1), 1 - nearness], axis=-1)
-    colour[depth_mm == 0] = 0
-    return (colour * 235).astype(np.uint8)
 
 
 class Pictures(msgspec.Struct):
@@ -48,11 +37,11 @@ class Pictures(msgspec.Struct):
         """Tell whether the pictures of this step are kept; steps come in order, from 0."""
         return index % self.stride == 0
 
-    def add(self, rgb: NDArray[np.uint8], stored: bytes, depth_mm: NDArray[np.uint16]) -> None:
-        """Take in one pair; `stored` is colour as the journal has it, which is used if it is a JPEG."""
+    def add(self, rgb: NDArray[np.uint8], stored: bytes, depth: NDArray[np.uint8]) -> None:
+        """Take in a pair, (H, W, 3) each; `stored` is colour as the journal has it, which is used if it is a JPEG."""
         is_raw = len(stored) == rgb.nbytes and not (stored.startswith(JPEG_START) and stored.endswith(JPEG_END))
         self.rgb.append(as_jpeg(rgb) if is_raw else base64.b64encode(stored).decode())
-        self.depth.append(as_jpeg(false_colour(depth_mm)))
+        self.depth.append(as_jpeg(depth))
         self.size_bytes += len(self.rgb[-1]) + len(self.depth[-1])
         while self.size_bytes > self.budget_bytes:
             if len(self.rgb) == 1:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Behaviour, Step, StepRecord
 from policyloop.link.journal import Journal
+from policyloop.view.colours import depth_colours
 from policyloop.view.episodes import Episode
 from policyloop.view.pictures import Pictures
 from policyloop.wire.codec import decode_step
@@ -107,8 +108,9 @@ def load_reel(
         return decode_step(header, frames, profile), bytes(stored)
 
     for _, (step, stored) in journal.intact(decode, episode.positions[::stride]):
-        if "rgb" in names and pictures.wants(len(read)):
-            pictures.add(step.observation["rgb"], stored, step.observation["depth"])
+        if profile.camera is not None and pictures.wants(len(read)):
+            depth = depth_colours(step.observation["depth"], profile.camera)
+            pictures.add(step.observation["rgb"], stored, depth)
         read.append((step.record, step.observation["proprio"]))
     began_ns = read[0][0].stamps.captured_ns if read else 0
     shown = len(pictures.rgb)
