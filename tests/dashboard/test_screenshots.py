@@ -22,6 +22,7 @@ PHONE = {"width": 390, "height": 844}
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_the_pictures_of_the_docs_can_be_taken(
     serve: Callable[..., Any],
     visit: Callable[..., Any],
