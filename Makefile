@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 demo: $(READY)
 	$(BIN)/policyloop demo --out demo $(ARGS)
 
-test: lint toolkit
+test: lint docs toolkit
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
 test-long: $(READY) toolkit
