@@ -23,6 +23,10 @@ from policyloop.link.gateway import Gateway
 from policyloop.link.journal import Journal
 from policyloop.wire.codec import encode_step
 
+Serve = Visit = Drive = Callable[..., Any]
+MakeStep = Callable[..., Step]
+WaitFor = Callable[[Callable[[], object]], None]
+
 PHONE = {"width": 390, "height": 844}
 TOKEN = "field-laptop-" * 4
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>\u202e"\'`${window.hacked=1}'
@@ -48,7 +52,7 @@ def fill(store: Store, bundle: Bundle, tmp_path: Path) -> Store:
     return store
 
 
-def append(journal: Journal, make_step: Callable[..., Step], sequence: int, **changes: Any) -> None:
+def append(journal: Journal, make_step: MakeStep, sequence: int, **changes: Any) -> None:
     changes.setdefault("wall_clock_s", time.time())
     journal.append(encode_step(make_step(journal.profile, sequence, **changes), journal.profile))
 
@@ -66,7 +70,7 @@ def is_grey(page: Any, selector: str) -> bool:
 
 
 def test_a_simulated_robots_stream_is_shown_while_it_comes(
-    serve: Callable[..., Any], visit: Callable[..., Any], gateway: Gateway, tmp_path: Path
+    serve: Serve, visit: Visit, gateway: Gateway, tmp_path: Path
 ) -> None:
     served = serve(tmp_path / "journal")
     page = visit(served.url)
@@ -98,11 +102,7 @@ def test_a_simulated_robots_stream_is_shown_while_it_comes(
 
 
 def test_what_the_gate_says_is_listed_as_it_happens(
-    serve: Callable[..., Any],
-    visit: Callable[..., Any],
-    journal: Journal,
-    make_step: Callable[..., Step],
-    tmp_path: Path,
+    serve: Serve, visit: Visit, journal: Journal, make_step: MakeStep, tmp_path: Path
 ) -> None:
     page = visit(serve(tmp_path / "journal").url)
     append(journal, make_step, 0)
@@ -118,11 +118,7 @@ def test_what_the_gate_says_is_listed_as_it_happens(
 
 
 def test_a_hostile_name_is_text(
-    serve: Callable[..., Any],
-    visit: Callable[..., Any],
-    journal: Journal,
-    make_step: Callable[..., Step],
-    tmp_path: Path,
+    serve: Serve, visit: Visit, journal: Journal, make_step: MakeStep, tmp_path: Path
 ) -> None:
     page = visit(serve(tmp_path / "journal").url)
     for i, name in enumerate((HOSTILE, "__proto__", "constructor", "$(reboot)", "a" * 250)):
@@ -139,13 +135,7 @@ def test_a_hostile_name_is_text(
 
 
 def test_a_robot_on_this_machine_is_stopped_and_armed_again_only_by_typing_its_name(
-    serve: Callable[..., Any],
-    visit: Callable[..., Any],
-    gateway: Gateway,
-    drive: Callable[..., Any],
-    mini: RobotProfile,
-    tmp_path: Path,
-    wait_for: Callable[..., None],
+    serve: Serve, visit: Visit, gateway: Gateway, drive: Drive, mini: RobotProfile, tmp_path: Path, wait_for: WaitFor
 ) -> None:
     robot = drive(mini, gateway.address, "rover-7")
     served = serve(tmp_path / "journal", sockets={"rover-7": robot.socket}, files_s=0.1)
@@ -185,11 +175,7 @@ def test_a_robot_on_this_machine_is_stopped_and_armed_again_only_by_typing_its_n
 
 
 def test_a_stop_that_does_not_get_through_says_so(
-    serve: Callable[..., Any],
-    visit: Callable[..., Any],
-    gateway: Gateway,
-    drive: Callable[..., Any],
-    mini: RobotProfile,
+    serve: Serve, visit: Visit, gateway: Gateway, drive: Drive, mini: RobotProfile
 ) -> None:
     robot = drive(mini, gateway.address, "rover-7")
     served = serve(sockets={"rover-7": robot.socket, "gone": robot.socket.with_name("gone.sock")}, files_s=0.1)
@@ -202,11 +188,7 @@ def test_a_stop_that_does_not_get_through_says_so(
 
 
 def test_a_robot_elsewhere_has_no_buttons_but_a_way(
-    serve: Callable[..., Any],
-    visit: Callable[..., Any],
-    journal: Journal,
-    make_step: Callable[..., Step],
-    tmp_path: Path,
+    serve: Serve, visit: Visit, journal: Journal, make_step: MakeStep, tmp_path: Path
 ) -> None:
     page = visit(serve(tmp_path / "journal").url)
     append(journal, make_step, 0, robot="rover-9")
@@ -217,7 +199,7 @@ def test_a_robot_elsewhere_has_no_buttons_but_a_way(
 
 
 def test_who_knows_the_token_gets_in_and_it_stays_out_of_addresses(
-    serve: Callable[..., Any], visit: Callable[..., Any], journal: Journal, tmp_path: Path
+    serve: Serve, visit: Visit, journal: Journal, tmp_path: Path
 ) -> None:
     served = serve(tmp_path / "journal", token=TOKEN)
     page = visit(served.url)
@@ -234,7 +216,7 @@ def test_who_knows_the_token_gets_in_and_it_stays_out_of_addresses(
     assert not any(TOKEN in address for address in addresses)
 
 
-def test_learner_and_ledger_are_drawn(serve: Callable[..., Any], visit: Callable[..., Any], tmp_path: Path) -> None:
+def test_learner_and_ledger_are_drawn(serve: Serve, visit: Visit, tmp_path: Path) -> None:
     write_progress(tmp_path, updates=3)
     page = visit(serve(runs=tmp_path).url)
     page.get_by_role("img", name="return: ").wait_for()
@@ -244,7 +226,7 @@ def test_learner_and_ledger_are_drawn(serve: Callable[..., Any], visit: Callable
 
 
 def test_a_version_is_activated_and_left_again_by_typing_its_number(
-    serve: Callable[..., Any], visit: Callable[..., Any], store: Store, wait_for: Callable[..., None]
+    serve: Serve, visit: Visit, store: Store, wait_for: WaitFor
 ) -> None:
     page = visit(serve(store=store.directory, files_s=0.1).url)
     old = page.get_by_label("version 11", exact=True)
@@ -268,11 +250,7 @@ def test_a_version_is_activated_and_left_again_by_typing_its_number(
 
 
 def test_a_dashboard_that_is_gone_leaves_nothing_that_looks_fresh(
-    serve: Callable[..., Any],
-    visit: Callable[..., Any],
-    journal: Journal,
-    make_step: Callable[..., Step],
-    tmp_path: Path,
+    serve: Serve, visit: Visit, journal: Journal, make_step: MakeStep, tmp_path: Path
 ) -> None:
     served = serve(tmp_path / "journal")
     page = visit(served.url)
@@ -285,13 +263,7 @@ def test_a_dashboard_that_is_gone_leaves_nothing_that_looks_fresh(
 
 
 def test_everything_fits_a_phone_and_can_be_reached_by_keyboard(
-    serve: Callable[..., Any],
-    visit: Callable[..., Any],
-    gateway: Gateway,
-    drive: Callable[..., Any],
-    mini: RobotProfile,
-    store: Store,
-    tmp_path: Path,
+    serve: Serve, visit: Visit, gateway: Gateway, drive: Drive, mini: RobotProfile, store: Store, tmp_path: Path
 ) -> None:
     robot = drive(mini, gateway.address, "rover-7")
     write_progress(tmp_path, updates=3)
