@@ -12,16 +12,13 @@ one thread the CPU's time counts, with more the clock on the wall; others then s
 from __future__ import annotations
 
 import argparse
-import json
+import io
 import math
-import os
 import resource
 import statistics
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -31,6 +28,7 @@ import gymnasium
 import mujoco
 import numpy as np
 import torch
+from contenders import serve, take_turns
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from machine import machine
 from numpy.typing import NDArray
@@ -389,48 +387,22 @@ CONTENDERS: dict[str, Callable[[int], Iteration]] = {
 
 
 def compete(name: str, threads: int) -> None:
-    """Be one contender: iterate whenever a line comes in, and report."""
+    """Be one contender: iterate in turn, and report user, system, wall and update seconds."""
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     if name.startswith("ours"):
         keep_freed_memory()
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(io.StringIO()):
         iterate = CONTENDERS[name](threads)
-    print("ready", flush=True)
-    for _ in sys.stdin:
+
+    def measure() -> list[float]:
         before, started_s = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(io.StringIO()):
             update_s = iterate()
         wall_s, after = time.perf_counter() - started_s, resource.getrusage(resource.RUSAGE_SELF)
-        user_s, system_s = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
-        print(json.dumps([user_s, system_s, wall_s, update_s]), flush=True)
+        return [after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime, wall_s, update_s]
 
-
-def rounds(arguments: argparse.Namespace) -> Iterator[dict[str, list[float]]]:
-    """Let everybody iterate in turn; yields user, system, wall and update seconds of each."""
-    words = [sys.executable, __file__, "--threads", str(arguments.threads), "--contender"]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
-    processes = {}
-    for name in CONTENDERS:
-        processes[name] = subprocess.Popen(
-            [*words, name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-        assert processes[name].stdout.readline() == "ready\n", f"{name} did not start"
-    for _ in range(arguments.rounds + 1):  # the first one warms up
-        results = {}
-        for name, process in processes.items():
-            assert process.stdin is not None
-            assert process.stdout is not None
-            print(file=process.stdin, flush=True)
-            results[name] = json.loads(process.stdout.readline())
-        yield results
-    for process in processes.values():
-        process.communicate()
+    serve(measure)
 
 
 def main() -> None:
@@ -443,7 +415,7 @@ def main() -> None:
     if arguments.contender:
         return compete(arguments.contender, arguments.threads)
     print(machine())
-    measured = list(rounds(arguments))[1:]
+    measured = list(take_turns(CONTENDERS, arguments.rounds, threads=arguments.threads))
     steps = ANTS * HORIZON
 
     def cost_s(entry: list[float]) -> float:

@@ -10,17 +10,15 @@ others run twice: as they are, and with the allocator's setting that our learner
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import resource
 import statistics
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
 import torch
+from contenders import serve, take_turns
 from machine import machine
 
 from policyloop.core.profile import RobotProfile, load_profile
@@ -101,41 +99,21 @@ def contender(arguments: argparse.Namespace) -> Callable[[], Callable[[], object
 
 
 def compete(arguments: argparse.Namespace) -> None:
-    """Be one contender: update whenever a line comes in, and report."""
+    """Be one contender: update in turn, and report user seconds, system seconds and peak MB."""
     torch.set_num_threads(1)
     if arguments.contender.startswith("ours") or "allocator" in arguments.contender:
         keep_freed_memory()
     prepare = contender(arguments)
-    print("ready", flush=True)
-    for _ in sys.stdin:
+
+    def measure() -> list[float]:
         update = prepare()
         before = resource.getrusage(resource.RUSAGE_SELF)
         update()
         after = resource.getrusage(resource.RUSAGE_SELF)
-        user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
-        print(json.dumps([user, system, after.ru_maxrss / 1024]), flush=True)
+        user_s, system_s = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+        return [user_s, system_s, after.ru_maxrss / 1024]
 
-
-def rounds(arguments: argparse.Namespace) -> Iterator[dict[str, list[float]]]:
-    """Let everybody update in turn; yields user seconds, system seconds and peak MB of each."""
-    words = [sys.executable, __file__, *sys.argv[1:], "--contender"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    processes = {}
-    for name in CONTENDERS:
-        processes[name] = subprocess.Popen(
-            [*words, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        processes[name].stdout.readline()  # one after another: ours tries what is fastest
-    for _ in range(arguments.rounds + 1):  # the first one warms up
-        results = {}
-        for name, process in processes.items():
-            assert process.stdin is not None
-            assert process.stdout is not None
-            print(file=process.stdin, flush=True)
-            results[name] = json.loads(process.stdout.readline())
-        yield results
-    for process in processes.values():
-        process.communicate()
+    serve(measure)
 
 
 def main() -> None:
@@ -152,7 +130,7 @@ def main() -> None:
     if arguments.contender:
         return compete(arguments)
     print(machine())
-    measured = list(rounds(arguments))[1:]
+    measured = list(take_turns(CONTENDERS, arguments.rounds))
     passes = arguments.samples * arguments.epochs
     print(f"{arguments.network}, {arguments.profile}: {passes} passes in minibatches of {arguments.minibatch}")
     print("| update | passes / CPU s | user ms / pass | system ms / pass | ours is faster by | peak MB |")
