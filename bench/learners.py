@@ -29,7 +29,8 @@ from policyloop.config import load_settings
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.step import Step
 from policyloop.evaluate import EVALUATION_ARENAS, evaluate
-from policyloop.learn.learner import Learner, Progress
+from policyloop.learn.learner import Learner
+from policyloop.learn.reporter import Progress
 from policyloop.learn.settings import LearnerSettings
 from policyloop.link.journal import Journal
 from policyloop.sim.fleet import Fleet, FleetSettings

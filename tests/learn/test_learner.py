@@ -26,14 +26,15 @@ from policyloop.core.clock import VirtualClock
 from policyloop.core.profile import RobotProfile, Stream
 from policyloop.core.step import Observation, Step
 from policyloop.errors import ConfigError, IncompatibleError, PolicyloopError, StorageError
-from policyloop.learn import learner as learner_module
 from policyloop.learn import on_policy
+from policyloop.learn import origin as origin_module
 from policyloop.learn.algorithm import Lesson
 from policyloop.learn.bc import BcSettings
 from policyloop.learn.checkpoint import latest_checkpoint, load_checkpoint
-from policyloop.learn.learner import Learner, Progress
+from policyloop.learn.learner import Learner
 from policyloop.learn.on_policy import OnPolicy
 from policyloop.learn.ppo import PpoSettings
+from policyloop.learn.reporter import Progress
 from policyloop.learn.settings import LearnerSettings
 from policyloop.learn.tuning import Execution
 from policyloop.link.gateway import Gateway
@@ -379,12 +380,12 @@ def test_a_learner_goes_on_in_the_way_that_it_was_updated_before(
     journal: Journal, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = Execution(rows_at_once=5)
-    monkeypatch.setattr(learner_module, "choose_execution", lambda *arguments: chosen)
+    monkeypatch.setattr(origin_module, "choose_execution", lambda *arguments: chosen)
     place.learner(journal, change(total_updates=2)).run()
     checkpoint = latest_checkpoint(place.checkpoints)
     assert checkpoint is not None
     assert msgspec.convert(checkpoint.state.settings["execution"], Execution) == chosen
-    monkeypatch.setattr(learner_module, "choose_execution", lambda *arguments: Execution())
+    monkeypatch.setattr(origin_module, "choose_execution", lambda *arguments: Execution())
     used: list[int] = []
     update = on_policy.ppo_update
     monkeypatch.setattr(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from policyloop.learn.learner import Progress as Standing
+    from policyloop.learn.reporter import Progress as Standing
 
 __all__ = ["LearnerConsole", "progress_bar"]
 

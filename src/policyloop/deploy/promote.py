@@ -15,7 +15,7 @@ from policyloop.core.files import read_file, write_file
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.drives import PROMOTION_ARENAS, drive_arenas, recorded_drives
 from policyloop.errors import StorageError, UsageError
-from policyloop.learn.delivery import deliver
+from policyloop.learn.shipping import deliver
 from policyloop.link.journal import Journal
 from policyloop.promotion import Contender, PromotionRule, Standing, judge
 from policyloop.runtime.locate import bundle_directory, find_policy, profile_name

@@ -10,7 +10,7 @@ import torch
 
 from policyloop.errors import ConfigError, PolicyloopError
 
-__all__ = ["accelerator_errors", "choose_device", "keep_freed_memory", "try_gpu"]
+__all__ = ["accelerator_errors", "choose_device", "keep_freed_memory", "prepare_device", "try_gpu"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """glibc's malloc.h."""
@@ -37,6 +37,15 @@ def choose_device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device '{name}' cannot be used: {error}", "use auto, cpu or cuda") from error
+
+
+def prepare_device(name: str, threads: int) -> torch.device:
+    """Return the device by name, with this process set up to train there; 0 threads = torch's own choice."""
+    device = choose_device(name)
+    if threads:
+        torch.set_num_threads(threads)
+    keep_freed_memory()
+    return device
 
 
 def try_gpu() -> str:

@@ -68,5 +68,11 @@ class LearnerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         """For so many ticks the robot keeps a draw of its noise."""
         return self.rlpd.noise_hold_ticks if self.learner == "rlpd" else self.ppo.noise_hold_ticks
 
+    def share_done(self, updates: int, elapsed_s: float) -> float:
+        """Return the share of the planned training that so many updates or so much time are, 0..1."""
+        done = updates / self.total_updates if self.total_updates else 0.0
+        spent = elapsed_s / self.time_budget_s if self.time_budget_s else 0.0
+        return min(1.0, max(done, spent))
+
     def __post_init__(self) -> None:
         validate_weights(self.reward, "[reward]")

@@ -13,9 +13,9 @@ from policyloop.bundle.signing import Signer
 from policyloop.bundle.store import Store
 from policyloop.errors import StorageError
 from policyloop.learn.checkpoint import CheckpointState, latest_checkpoint
-from policyloop.learn.delivery import deliver
 from policyloop.learn.feed import FeedState
 from policyloop.learn.metrics import Metrics
+from policyloop.learn.shipping import deliver
 from policyloop.learn.simulated import SimulatedLearner, SimulatedRobots, SimulationProgress, SimulationSettings
 
 __all__ = ["train_in_simulation"]
