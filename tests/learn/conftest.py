@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.learn.training import Place, recording
 
 from policyloop.core.profile import EpisodeRules, Limits, RobotProfile
 from policyloop.core.spec import Quantity, RangedQuantity
@@ -149,3 +150,15 @@ def begin() -> Callable[..., tuple[BaseProcess, Connection]]:
         return child, reports
 
     return start
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """Return where one training keeps its things."""
+    return Place(tmp_path / "run")
+
+
+@pytest.fixture
+def journal(blind: RobotProfile, drive: Callable[..., Step], write_journal: Callable[..., Journal]) -> Journal:
+    """Return a journal of 64 demonstrations and then one robot's episodes; see `recording`."""
+    return write_journal(blind, recording(drive))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.learn.test_learner import Place, change, stops_at
+from tests.learn.training import Place, change, stops_at
 
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step
@@ -27,11 +27,6 @@ def shown(drive: Drive, first: int, count: int) -> Iterator[Step]:
         speed = float(rng.uniform(-1, 1))
         source = "policy" if i % 7 == 0 else "scripted"
         yield drive(i, source=source, seen=(speed, 0.0, 2.0, 0.0), proposed=(0.9 * speed, 0.0))
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "run")
 
 
 @pytest.fixture
