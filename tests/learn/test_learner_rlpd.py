@@ -15,6 +15,7 @@ from tests.learn.training import RLPD, Place, recording, stops_at
 from policyloop.core.profile import RobotProfile, load_profile
 from policyloop.core.step import Step
 from policyloop.errors import ConfigError
+from policyloop.learn import off_policy
 from policyloop.learn.checkpoint import latest_checkpoint
 from policyloop.learn.networks import make_network
 from policyloop.learn.off_policy import OffPolicy
@@ -86,6 +87,17 @@ def test_a_robot_whose_actions_have_no_bounds_is_refused(write_journal: Write, p
     settings = msgspec.structs.replace(RLPD, demonstrations=0)
     with pytest.raises(ConfigError, match="rlpd needs actions with bounds, those of 'lite3' are linear"):
         place.learner(write_journal(load_profile("lite3"), []), settings)
+
+
+def test_replays_that_the_memory_cannot_hold_are_refused_before_anything_is_learned(
+    journal: Journal, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state takes 40 bytes; two thirds of 17,700 hold 2 x 147 of them, and 150 are asked for."""
+    monkeypatch.setattr(off_policy, "memory_bytes", lambda: 17_700)
+    with pytest.raises(ConfigError, match="two replays of 150 states of 40 bytes") as caught:
+        place.learner(journal, RLPD)
+    assert "capacity = 147" in caught.value.remedy
+    assert place.updates() == []
 
 
 def test_pictures_are_varied_and_mirrored_together_with_actions(mini: RobotProfile, write_journal: Write) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from policyloop.core.profile import RobotProfile
+from policyloop.core.profile import RobotProfile, load_profile
+from policyloop.core.spec import ArraySpec
 from policyloop.core.step import Step
-from policyloop.learn.replay import Replay, ReplayFeed, Transitions
+from policyloop.learn.inputs import input_specs, learner_inputs
+from policyloop.learn.replay import Replay, ReplayFeed, Transitions, state_bytes
 from policyloop.link.journal import Journal
 
 Drive = Callable[..., Step]
@@ -133,15 +135,18 @@ def test_being_taken_over_costs_the_step_before(feed_of: Callable[..., ReplayFee
     assert rewards == {0.0: -1.01, 0.001: -0.01, 0.002: -0.01}
 
 
+SPECS = {"proprio": ArraySpec(name="proprio", shape=(4,), dtype="float32")}
+
+
 def test_a_full_replay_forgets_the_oldest_and_what_waited_too_long() -> None:
-    replay = Replay(capacity=4)
+    replay = Replay(4, SPECS, actions=2)
 
     def state(tag: float) -> dict[str, np.ndarray]:
         return {"proprio": np.array([0, 0, 0, tag], np.float32)}
 
     shares = np.zeros(2, np.float32)
-    slow = replay.store(state(0.0), 2)
-    numbers = [replay.store(state(tag), 2) for tag in (1.0, 2.0, 3.0, 4.0, 5.0)]
+    slow = replay.store(state(0.0))
+    numbers = [replay.store(state(tag)) for tag in (1.0, 2.0, 3.0, 4.0, 5.0)]
     for first, second in pairwise(numbers):
         replay.connect(first, shares, 1.0, second, final=False)
     replay.connect(slow, shares, 99.0, numbers[-1], final=False)  # it had to give way: must not overwrite another
@@ -149,11 +154,11 @@ def test_a_full_replay_forgets_the_oldest_and_what_waited_too_long() -> None:
     assert all(reward == 1.0 for *_, reward, _ in everything(replay))
 
 
-def test_a_replay_of_many_states_grows_without_losing_any() -> None:
-    replay, shares = Replay(capacity=5000), np.ones(2, np.float32)
-    last = replay.store({"proprio": np.array([0, 0, 0, 0], np.float32)}, 2)
+def test_a_replay_of_many_states_loses_none() -> None:
+    replay, shares = Replay(5000, SPECS, actions=2), np.ones(2, np.float32)
+    last = replay.store({"proprio": np.array([0, 0, 0, 0], np.float32)})
     for index in range(1, 3000):
-        now = replay.store({"proprio": np.array([0, 0, 0, index], np.float32)}, 2)
+        now = replay.store({"proprio": np.array([0, 0, 0, index], np.float32)})
         replay.connect(last, shares, float(index), now, final=False)
         last = now
     assert len(replay) == 2999
@@ -179,3 +184,21 @@ def test_reading_stops_when_enough_is_fresh(blind: RobotProfile, drive: Drive, w
     feed.fresh = 0
     assert not feed.advance(until_fresh=6)
     assert feed.fresh == 5
+
+
+def test_the_size_of_a_state_by_hand(blind: RobotProfile) -> None:
+    # four numbers seen, two of an action, reward, future, and where the next state is
+    assert state_bytes(input_specs(blind), 2) == 4 * 4 + 2 * 4 + 4 + 4 + 8
+    # 424 x 240 pixels in three colours and depth, 32 distances, six numbers
+    rover = load_profile("rover")
+    assert state_bytes(input_specs(rover), 2) == 4 * 424 * 240 + 32 * 4 + 6 * 4 + 24 == 407_216
+
+
+def test_states_are_what_the_specs_say(
+    blind: RobotProfile, mini: RobotProfile, drive: Drive, make_step: Callable[..., Step]
+) -> None:
+    for profile, step in ((blind, drive(0)), (mini, make_step(mini, 0))):
+        inputs, specs = learner_inputs(profile, profile.nominal_normalizer, step.observation), input_specs(profile)
+        assert [(name, array.shape, str(array.dtype)) for name, array in inputs.items()] == [
+            (name, spec.shape, spec.dtype) for name, spec in specs.items()
+        ]

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policyloop.core.normalizer import Normalizer
-from policyloop.core.step import Arrays, StepRecord
+from policyloop.core.step import StepRecord
 from policyloop.errors import StorageError, WireError
-from policyloop.learn.inputs import follows, learner_inputs
+from policyloop.learn.inputs import follows, input_specs, learner_inputs
 from policyloop.link.journal import Journal
 
 __all__ = [
@@ -92,7 +92,8 @@ def load_demonstrations(journal: Journal, normalizer: Normalizer, positions: Seq
 
     What is learned is what the teacher proposed, not what a disturbance made of it.
     """
-    inputs: list[Arrays] = []
+    specs = input_specs(journal.profile)
+    features = {name: np.empty((len(positions), *spec.shape), spec.dtype) for name, spec in specs.items()}
     actions: list[tuple[float, ...]] = []
     following = np.full(len(positions), -1, np.intp)
     newest: dict[str, tuple[int, StepRecord]] = {}
@@ -102,11 +103,11 @@ def load_demonstrations(journal: Journal, normalizer: Normalizer, positions: Seq
         if stream in newest and follows(newest[stream][1], step.record):
             following[newest[stream][0]] = row
         newest[stream] = row, step.record
-        inputs.append(learner_inputs(journal.profile, normalizer, step.observation))
+        for name, array in learner_inputs(journal.profile, normalizer, step.observation).items():
+            features[name][row] = array
         actions.append(step.record.action.values)
-    names = inputs[0].keys() if inputs else ()
     return Demonstrations(
-        {name: np.stack([entry[name] for entry in inputs]) for name in names},
+        features,
         np.array(actions, np.float32).reshape(len(actions), len(journal.profile.action)),
         following,
     )

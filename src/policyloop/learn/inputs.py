@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policyloop.core.corridor import column_distances
-from policyloop.core.features import features
+from policyloop.core.features import feature_specs, features
 from policyloop.core.normalizer import Normalizer
 from policyloop.core.profile import RobotProfile
 from policyloop.core.reward import total_reward
+from policyloop.core.spec import ArraySpec
 from policyloop.core.step import Arrays, StepRecord
 from policyloop.learn.networks import SCAN_COLUMNS
 
-__all__ = ["example_inputs", "follows", "learner_inputs", "scan", "training_reward"]
+__all__ = ["example_inputs", "follows", "input_specs", "learner_inputs", "scan", "training_reward"]
 
 _EXAMPLES = 16
 
@@ -38,6 +39,14 @@ def learner_inputs(profile: RobotProfile, normalizer: Normalizer, arrays: Arrays
     if profile.camera is not None:
         result["scan"] = scan(arrays["depth"], profile)
     return result
+
+
+def input_specs(profile: RobotProfile) -> dict[str, ArraySpec]:
+    """Return the specs of `learner_inputs`, in its order."""
+    specs = feature_specs(profile)
+    if profile.camera is not None:
+        specs["scan"] = ArraySpec(name="scan", shape=(SCAN_COLUMNS,), dtype="float32")
+    return specs
 
 
 def example_inputs(features: Mapping[str, NDArray[np.generic]], states: int) -> list[Arrays]:

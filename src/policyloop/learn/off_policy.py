@@ -16,8 +16,10 @@ from policyloop.learn.algorithm import Lesson
 from policyloop.learn.bc import mirrored, shifted
 from policyloop.learn.checkpoint import optimizer_tensors, restore_optimizer
 from policyloop.learn.feed import FeedState
+from policyloop.learn.inputs import input_specs
+from policyloop.learn.memory import check_replays_fit, memory_bytes
 from policyloop.learn.networks import SCAN_COLUMNS, ActorCritic
-from policyloop.learn.replay import ReplayFeed, Transitions
+from policyloop.learn.replay import ReplayFeed, Transitions, state_bytes
 from policyloop.learn.rlpd import Rlpd, joined
 from policyloop.learn.settings import LearnerSettings
 from policyloop.learn.teachers import Teachers
@@ -43,7 +45,7 @@ class OffPolicy:
         state: Where in the journal to go on; the replays are read anew up to there.
 
     Raises:
-        ConfigError: The robot's actions have no bounds.
+        ConfigError: The robot's actions have no bounds, or full replays would not fit into the memory.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class OffPolicy:
             raise ConfigError(f"rlpd needs actions with bounds, those of '{profile.name}' are linear", "use ppo")
         self._profile, self._network, self._settings, self._teachers = profile, network, settings.rlpd, teachers
         self._generator, self._device = generator, device
+        specs = input_specs(profile)
+        check_replays_fit(self._settings.capacity, state_bytes(specs, len(profile.action)), memory_bytes())
         self._feed = ReplayFeed(
             journal,
             normalizer,

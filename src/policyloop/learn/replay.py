@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from policyloop.core.normalizer import Normalizer
+from policyloop.core.spec import ArraySpec
 from policyloop.core.step import Arrays, Step, StepRecord
 from policyloop.learn.demonstrations import DAMAGE, DEMONSTRATORS
-from policyloop.learn.inputs import follows, learner_inputs, training_reward
+from policyloop.learn.inputs import follows, input_specs, learner_inputs, training_reward
 from policyloop.learn.networks import Features
 from policyloop.learn.scores import Scores
 from policyloop.link.journal import Journal
 
-__all__ = ["Replay", "ReplayFeed", "Transitions"]
+__all__ = ["Replay", "ReplayFeed", "Transitions", "state_bytes"]
 
 
 @dataclass(frozen=True)
@@ -51,46 +51,30 @@ class Replay:
 
     Args:
         capacity: How many states it holds; memory is taken as it fills.
+        specs: Of what is seen in a state.
+        actions: How many numbers an action has.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, specs: Mapping[str, ArraySpec], actions: int) -> None:
         self._capacity = capacity
         self._stored = 0
-        self._features: dict[str, NDArray[np.generic]] = {}
-        self._shares = np.zeros((0, 0), np.float32)
-        self._reward, self._future = np.zeros(0, np.float32), np.zeros(0, np.float32)
-        self._next = np.full(0, -1)
+        self._features = {name: np.zeros((capacity, *spec.shape), spec.dtype) for name, spec in specs.items()}
+        self._shares = np.zeros((capacity, actions), np.float32)
+        self._reward, self._future = np.zeros(capacity, np.float32), np.zeros(capacity, np.float32)
+        self._next = np.full(capacity, -1)
         """Slot of the state that followed; -1 = not known."""
 
     def __len__(self) -> int:
         return int((self._next >= 0).sum())
 
-    def store(self, inputs: Arrays, actions: int) -> int:
+    def store(self, inputs: Arrays) -> int:
         """Keep a state and return its number."""
-        number = self._stored
-        if number < self._capacity and number == len(self._next):
-            self._grow(inputs, actions)
-        slot = number % self._capacity
+        number, slot = self._stored, self._stored % self._capacity
         for name, array in inputs.items():
             self._features[name][slot] = array
         self._next[slot] = -1
         self._stored += 1
         return number
-
-    def _grow(self, inputs: Arrays, actions: int) -> None:
-        size = min(self._capacity, max(1024, 2 * len(self._next)))
-
-        def grown(array: NDArray[Any], shape: tuple[int, ...], fill: float = 0) -> NDArray[Any]:
-            result = np.full((size, *shape), fill, array.dtype)
-            result[: len(array)] = array
-            return result
-
-        for name, array in inputs.items():
-            old = self._features.get(name, np.zeros((0, *array.shape), array.dtype))
-            self._features[name] = grown(old, array.shape)
-        self._shares = grown(self._shares.reshape(-1, actions), (actions,))
-        self._reward, self._future = grown(self._reward, ()), grown(self._future, ())
-        self._next = grown(self._next, (), -1)
 
     def connect(
         self, number: int, shares: NDArray[np.float32], reward: float, next_number: int, *, final: bool
@@ -116,6 +100,11 @@ class Replay:
             picked(following),
             *(torch.from_numpy(array[rows]) for array in (self._shares, self._reward, self._future)),
         )
+
+
+def state_bytes(specs: Mapping[str, ArraySpec], actions: int) -> int:
+    """Return what a state takes in a full `Replay`: what is seen, the action, two numbers, and what followed."""
+    return sum(spec.nbytes for spec in specs.values()) + 4 * actions + 2 * 4 + 8
 
 
 @dataclass
@@ -158,7 +147,8 @@ class ReplayFeed:
         reward: Mapping[str, float] | None = None,
         takeover_penalty: float = 0.0,
     ) -> None:
-        self.demonstrations, self.online = Replay(capacity), Replay(capacity)
+        specs, actions = input_specs(journal.profile), len(journal.profile.action)
+        self.demonstrations, self.online = (Replay(capacity, specs, actions) for _ in range(2))
         self.ledger: Counter[str] = Counter()
         self.scores = Scores()
         self.interventions = self.read = self.fresh = 0
@@ -189,7 +179,7 @@ class ReplayFeed:
         online = position >= self._online_from
         inputs = learner_inputs(self._profile, self._normalizer, step.observation)
         states = [
-            (replay, replay.store(inputs, len(self._profile.action)))
+            (replay, replay.store(inputs))
             for replay, wanted in ((self.demonstrations, taught), (self.online, online or not taught))
             if wanted
         ]
@@ -234,7 +224,7 @@ class ReplayFeed:
             np.float32
         )
         for replay, number in before.states:
-            following = states[replay] if replay in states else replay.store(inputs, len(shares))
+            following = states[replay] if replay in states else replay.store(inputs)
             replay.connect(number, shares.clip(-1, 1), reward, following, final=terminated)
 
     def _move(self, record: StepRecord, name: str) -> None:

@@ -39,8 +39,8 @@ class RlpdSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     shift_px: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Pictures are shifted by up to so many pixels, another way in each minibatch (Kostrikov et al., 2004.13649)."""
     demonstration_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
-    capacity: Annotated[int, msgspec.Meta(ge=1)] = 50_000
-    """States of each replay."""
+    capacity: Annotated[int, msgspec.Meta(ge=1)] = 20_000
+    """States of each of the two replays; full ones of a rover at 424x240 take 16.3 GB."""
     learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 6e-4
     critic_learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 6e-4
     learning_rate_floor: float = 0.1
