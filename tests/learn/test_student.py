@@ -29,8 +29,8 @@ def student(journal: Journal, tmp_path: Path) -> Student:
 
 
 def tensors_of(student: Student) -> dict[str, torch.Tensor]:
-    place = student.place(student.state(version=1, elapsed_s=0.0))
-    return decode_checkpoint(place.state, place.tensors, "here").tensors
+    order = student.begin_order(student.state(version=1, elapsed_s=0.0))
+    return decode_checkpoint(order.state, order.tensors, "here").tensors
 
 
 def differing(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> set[str]:
@@ -61,8 +61,8 @@ def test_an_update_that_is_not_finite_leaves_no_trace_but_other_random_numbers(
 
 
 def test_a_student_that_stands_where_another_does_learns_the_same(student: Student, journal: Journal) -> None:
-    place = student.place(student.state(version=1, elapsed_s=0.0))
-    other = Student(journal, origin_at(decode_checkpoint(place.state, place.tensors, "here")))
+    order = student.begin_order(student.state(version=1, elapsed_s=0.0))
+    other = Student(journal, origin_at(decode_checkpoint(order.state, order.tensors, "here")))
     assert differing(tensors_of(student), tensors_of(other)) == set()
     assert other.algorithm.advance(1, SETTINGS.steps_per_update, journal.next)
     for one in (student, other):

@@ -113,7 +113,7 @@ class Learner:
                 self._shipping.ship(self._student.export)
             if self._settings.learner != "bc":
                 if self._ranks.count > 1:
-                    tell_order(self._ranks, self._student.place(self._state()))
+                    tell_order(self._ranks, self._student.begin_order(self._state()))
                 while not self._finished and self._improve():
                     pass
             if self.version and self._student.updates > self._checkpointed:

@@ -197,6 +197,6 @@ class Student:
             self.algorithm.tensors(),
         )
 
-    def place(self, state: CheckpointState) -> Begin:
-        """Return the order to stand where this one does."""
+    def begin_order(self, state: CheckpointState) -> Begin:
+        """Return the order that lets another rank stand where this one does."""
         return Begin(*encode_checkpoint(state, self._network, self.algorithm.optimizer, self._generator))
