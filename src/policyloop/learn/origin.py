@@ -72,9 +72,11 @@ def find_origin(
     saved = latest_checkpoint(checkpoints) if resume else None
     if saved is None and not resume and any(checkpoints.glob("[0-9]*")):
         raise ConfigError(f"{checkpoints} already holds checkpoints", "add --resume, or choose another directory")
-    kin = load_checkpoint(parent) if saved is None and parent is not None else saved
+    kin, place = saved, checkpoints
+    if saved is None and parent is not None:
+        kin, place = load_checkpoint(parent), parent
     if kin is not None:
-        _check_kinship(kin.state, profile, settings, checkpoints)
+        _check_kinship(kin.state, profile, settings, place)
     torch.manual_seed(settings.seed)
     network = make_network(
         settings.network, profile, initial_log_std=settings.initial_log_std, settings=_network_settings(kin)
@@ -111,17 +113,17 @@ def origin_at(checkpoint: Checkpoint) -> Origin:
     return Origin(network, state.normalizer, settings, generator, device, state.lineage, checkpoint)
 
 
-def _check_kinship(state: CheckpointState, profile: RobotProfile, settings: LearnerSettings, checkpoints: Path) -> None:
+def _check_kinship(state: CheckpointState, profile: RobotProfile, settings: LearnerSettings, place: Path) -> None:
     """Refuse a checkpoint of another robot or network."""
     if state.profile_digest != profile.digest:
         raise IncompatibleError(
-            f"checkpoint {checkpoints} is of profile '{state.profile.name}', not '{profile.name}'",
-            "use the profile it was trained with, or another --checkpoint-dir",
+            f"checkpoint {place} is of profile '{state.profile.name}', not '{profile.name}'",
+            "use the profile it was trained with, or another checkpoint",
         )
     if state.network != settings.network:
         raise IncompatibleError(
-            f"checkpoint {checkpoints} is of network '{state.network}', not '{settings.network}'",
-            f"add --network {state.network}, or choose another --checkpoint-dir",
+            f"checkpoint {place} is of network '{state.network}', not '{settings.network}'",
+            f"add --network {state.network}, or choose another checkpoint",
         )
 
 
