@@ -169,5 +169,5 @@ def test_a_parent_of_another_network_is_refused(
 ) -> None:
     place.learner(journal).run()
     other = Place(tmp_path / "other")
-    with pytest.raises(IncompatibleError, match="checkpoint .*000006 is of profile 'blind'"):
+    with pytest.raises(IncompatibleError, match=r"checkpoint .*000006 is of profile 'blind'"):
         other.learner(write_journal(mini, []), change(network="spatial"), parent=place.checkpoints / "000006")
