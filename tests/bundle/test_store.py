@@ -247,7 +247,11 @@ def test_pruning_keeps_the_newest_the_current_and_the_previous(exported: Bundle,
     paths = [store.add(numbered(exported, version)) for version in range(1, 9)]
     store.activate(paths[0])
     store.activate(paths[2])
-    assert store.prune(2) == [paths[1], paths[3], paths[4], paths[5]]
+    doomed = [paths[1], paths[3], paths[4], paths[5]]
+    sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in doomed}
+    assert store.prunable(2) == sizes
+    assert store.versions() == paths
+    assert store.prune(2) == sizes
     assert store.versions() == [paths[0], paths[2], paths[6], paths[7]]
     assert store.current == paths[2]
 

@@ -85,9 +85,17 @@ def test_a_damaged_version_is_found(policyloop: Call, store: Path) -> None:
     assert (code, out.count("is not signed")) == (5, 3)
 
 
-def test_old_versions_are_deleted(policyloop: Call, store: Path) -> None:
+def test_old_versions_are_deleted_and_a_dry_run_says_which(policyloop: Call, store: Path) -> None:
+    oldest = Store(store).versions()[0]
+    size = sum(path.stat().st_size for path in oldest.iterdir())
+    before = sorted(store.rglob("*"))
+    code, out, err = policyloop("store", "prune", store, "--keep", 1, "--dry-run")
+    assert (code, out) == (0, f"{oldest.name}  {size} bytes\n1 versions would be deleted, {size} bytes freed\n"), err
+    _, out, _ = policyloop("store", "prune", store, "--keep", 1, "--dry-run", "--json")
+    assert json.loads(out) == {"deleted": False, "versions": {oldest.name: size}}
+    assert sorted(store.rglob("*")) == before
     code, out, err = policyloop("store", "prune", store, "--keep", 1)
-    assert (code, out) == (0, "1 versions deleted\n"), err
+    assert (code, out) == (0, f"{oldest.name}  {size} bytes\n1 versions deleted, {size} bytes freed\n"), err
     assert len(Store(store).versions()) == 2
 
 

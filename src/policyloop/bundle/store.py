@@ -65,6 +65,10 @@ def _number(bundle: Path) -> int:
     return int(bundle.name.partition("-")[0])
 
 
+def _size_bytes(bundle: Path) -> int:
+    return sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())
+
+
 class Store:
     """Bundles of one robot under one directory.
 
@@ -304,12 +308,20 @@ class Store:
             return f"version {current.name} is bad: {reason}"
         return f"back at version {self.rollback(reason).name}: {reason} ({current.name})"
 
-    def prune(self, keep: int) -> list[Path]:
-        """Delete all but the newest `keep` versions, the current and the previous one; returns what is gone."""
+    def prunable(self, keep: int) -> dict[Path, int]:
+        """Return what `prune` would delete, oldest first, and how many bytes each has."""
+        kept = {*self.versions()[-keep:], self.current, self.previous}
+        return {path: _size_bytes(path) for path in self.versions() if path not in kept}
+
+    def prune(self, keep: int) -> dict[Path, int]:
+        """Delete all but the newest `keep` versions, the current and the previous one; returns what is gone, in bytes.
+
+        Raises:
+            StorageError: The disk refuses.
+        """
         with self._changing() as states:
             states.newest = self.newest_version
-            kept = {*self.versions()[-keep:], self.current, self.previous}
-            gone = [path for path in self.versions() if path not in kept]
+            gone = self.prunable(keep)
             for path in gone:
                 states.versions.pop(path.name, None)
                 doomed = path.rename(path.with_name(f".{path.name}.gone"))  # never seen half deleted

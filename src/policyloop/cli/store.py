@@ -95,13 +95,22 @@ def rollback(store: Where) -> None:
 
 @store_app.command()
 def prune(
-    store: Where, keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions stay.")] = 5
+    store: Where,
+    keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions stay.")] = 5,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Delete old versions, never the current or the previous one."""
     from policyloop.bundle.store import Store
 
-    gone = Store(store).prune(keep)
-    typer.echo(f"{len(gone)} versions deleted")
+    opened = Store(store)
+    gone = opened.prunable(keep) if dry_run else opened.prune(keep)
+    if as_json:
+        echo_json({"deleted": not dry_run, "versions": {path.name: size for path, size in gone.items()}})
+        return
+    for path, size in gone.items():
+        typer.echo(f"{path.name}  {size} bytes")
+    typer.echo(f"{len(gone)} versions {'would be ' if dry_run else ''}deleted, {sum(gone.values())} bytes freed")
 
 
 @store_app.command()
