@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from policyloop.core.calibration import load_sample, sample_paths
 from policyloop.core.profile import RobotProfile
+from policyloop.errors import StorageError
 from policyloop.link.journal import Journal
 
 Call = Callable[..., tuple[int, str, str]]
@@ -44,6 +46,57 @@ def test_a_recording_goes_to_mcap_and_back(policyloop: Call, recorded: Path, tmp
         assert (first.read(5).observation[name] == second.read(5).observation[name]).all()
     first.close()
     second.close()
+
+
+@pytest.fixture
+def drive(policyloop: Call, recorded: Path, tmp_path: Path) -> Path:
+    """The recording as MCAP."""
+    assert policyloop("journal", "export", recorded, "--output", tmp_path / "drive.mcap")[0] == 0
+    return tmp_path / "drive.mcap"
+
+
+def import_of(bag: Path, journal: Path, *more: object) -> list[object]:
+    return ["journal", "import", bag, "--journal", journal, "--profile", "rover-mini", *RECORDED_TOPICS, *more]
+
+
+def test_a_failed_import_leaves_no_journal_behind(policyloop: Call, drive: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mcap"
+    broken.write_bytes(drive.read_bytes()[: drive.stat().st_size // 2])
+    journal = tmp_path / "folder" / "journal"
+    for arguments, expected in (
+        (import_of(broken, journal), 1),
+        (import_of(drive, journal, "--topic", "rgb=/nowhere"), 2),
+        (import_of(drive, journal, "--topic", "proprio=/rover-0/action"), 5),
+    ):
+        code, out, err = policyloop(*arguments)
+        assert (code, out) == (expected, ""), err
+        assert not journal.parent.exists()
+    assert policyloop(*import_of(drive, journal, "--json"))[0] == 0
+    opened = Journal(journal)
+    assert opened.next == 79
+    opened.close()
+
+
+def test_an_import_that_stops_half_way_says_how_far_it_came(
+    policyloop: Call, drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, steps = Journal.append, 0
+
+    def fill_up(journal: Journal, frames: list[bytes]) -> int:
+        nonlocal steps
+        if steps == 30:
+            raise StorageError("cannot write: No space left on device", "free some space")
+        steps += 1
+        return append(journal, frames)
+
+    monkeypatch.setattr(Journal, "append", fill_up)
+    code, out, err = policyloop(*import_of(drive, tmp_path / "journal"))
+    assert (code, out) == (1, "")
+    assert re.match(rf"stopped behind message \d+ of \d+: 30 steps are in {tmp_path / 'journal'} already; ", err)
+    assert "No space left" in err
+    opened = Journal(tmp_path / "journal")
+    assert opened.next == 30
+    opened.close()
 
 
 def test_the_numbers_of_a_recording_become_a_table(policyloop: Call, recorded: Path, tmp_path: Path) -> None:

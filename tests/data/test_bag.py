@@ -18,7 +18,7 @@ from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step
 from policyloop.data.bag import import_bag
 from policyloop.data.mcap import export_mcap
-from policyloop.errors import StorageError, UsageError, VerificationError
+from policyloop.errors import PolicyloopError, StorageError, UsageError, VerificationError
 from policyloop.link.journal import Journal
 
 STORE = get_typestore(Stores.ROS2_HUMBLE)
@@ -181,6 +181,28 @@ def test_pictures_of_another_size_are_refused_by_name(write_bag: Callable[..., P
     assert target.next == 0
 
 
+def test_a_bag_that_makes_no_step_is_refused(write_bag: Callable[..., Path], target: Journal) -> None:
+    apart = [message for message in recording() if message[1] < 500 or "depth" not in message[0]]
+    early = [message for message in apart if message[1] >= 500 or "color" not in message[0]]
+    with pytest.raises(VerificationError, match=r"makes no step: \d+ of its pictures have no partner"):
+        import_bag(write_bag(iter(early)), target, robot="bagged")
+
+
+def test_one_topic_for_two_sensors_is_refused_by_name(write_bag: Callable[..., Path], target: Journal) -> None:
+    with pytest.raises(UsageError, match="/odom cannot be rgb and odom"):
+        import_bag(write_bag(recording()), target, robot="bagged", topics={"rgb": "/odom"})
+
+
+@pytest.mark.parametrize("topic", ["/imu", "/odom"])
+def test_a_topic_of_another_kind_is_refused_by_name(
+    write_bag: Callable[..., Path], target: Journal, topic: str
+) -> None:
+    topics = {"cmd_vel": topic, **{name: "/nowhere" for name in ("odom", "imu") if topic == f"/{name}"}}
+    with pytest.raises(VerificationError, match=f"a message of {topic} is not what profile"):
+        import_bag(write_bag(recording()), target, robot="bagged", topics=topics)
+    assert target.next == 0
+
+
 def test_what_was_exported_can_be_imported_again(
     journal: Journal, steps: list[Step], target: Journal, mini: RobotProfile, tmp_path: Path
 ) -> None:
@@ -205,3 +227,26 @@ def test_what_is_no_bag_is_a_storage_error(target: Journal, tmp_path: Path, name
         (tmp_path / name).mkdir()
     with pytest.raises(StorageError, match="cannot read"):
         import_bag(tmp_path / name, target, robot="bagged")
+
+
+def test_damage_anywhere_in_a_recording_is_an_error_of_ours(
+    journal: Journal, mini: RobotProfile, tmp_path: Path
+) -> None:
+    export_mcap(journal, tmp_path / "out.mcap")
+    names = {"rgb": "color/image", "depth": "depth/image", "proprio": "proprio", "cmd_vel": "cmd_vel"}
+    topics = {name: f"/r0/{topic}" for name, topic in names.items()}
+    whole, rng, refused = (tmp_path / "out.mcap").read_bytes(), np.random.default_rng(0), 0
+    for number in range(60):
+        damaged = bytearray(whole)
+        for at in rng.integers(0, len(whole), 3):
+            damaged[at] ^= 1 << rng.integers(8)
+        bag = tmp_path / "damaged.mcap"
+        bag.write_bytes(damaged[: rng.integers(1, len(whole))] if number % 3 == 0 else damaged)
+        target = Journal(tmp_path / f"journal-{number}", mini, writable=True)
+        try:
+            import_bag(bag, target, robot="bagged", topics=topics)
+        except PolicyloopError:
+            refused += 1
+        finally:
+            target.close()
+    assert refused > 30

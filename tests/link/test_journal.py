@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from policyloop.errors import IncompatibleError, StorageError, WireError
-from policyloop.link.journal import Journal
+from policyloop.link.journal import Journal, appending
 from policyloop.link.segment_log import SegmentLog
 from policyloop.wire.codec import encode, encode_step, join_frames
 from policyloop.wire.messages import PROTOCOL, Hello
@@ -173,6 +173,27 @@ def test_a_greeting_is_no_step(journal, mini):
     journal.append([encode(Hello(protocol=PROTOCOL, robot="r", boot="b", profile_digest=mini.digest))])
     with pytest.raises(WireError, match="journal record 0 is not a step"):
         journal.header(0)
+
+
+def test_a_new_journal_in_which_nothing_was_written_leaves_nothing_behind(tmp_path, mini, make_step):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "notes.txt").touch()
+    for directory in (tmp_path / "new" / "deep", tmp_path / "there"):
+        with pytest.raises(KeyboardInterrupt), appending(directory, mini):
+            raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.rglob("*")] == ["there", "notes.txt"]
+    with appending(tmp_path / "there", mini) as journal:
+        journal.append(encode_step(make_step(mini, 0), mini))
+    with appending(tmp_path / "there", mini) as journal:  # no longer new
+        assert journal.next == 1
+    assert Journal(tmp_path / "there").next == 1
+
+
+def test_an_empty_journal_that_was_there_stays(tmp_path, mini, journal):
+    journal.close()
+    with appending(tmp_path / "journal", mini):
+        pass
+    assert reopen(tmp_path, mini).next == 0
 
 
 # What is in it

@@ -97,7 +97,7 @@ def test_a_log_that_is_not_there_cannot_be_read(tmp_path):
 
 def test_a_directory_that_cannot_be_made_is_a_storage_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StorageError, match="cannot write to"):
+    with pytest.raises(StorageError, match="cannot write"):
         SegmentLog(tmp_path / "file" / "log", writable=True)
 
 

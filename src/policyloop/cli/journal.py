@@ -99,8 +99,8 @@ def import_(
     from policyloop.cli.progress import progress_bar
     from policyloop.core.profile import load_profile
     from policyloop.data.bag import import_bag
-    from policyloop.errors import StorageError, UsageError
-    from policyloop.link.journal import Journal
+    from policyloop.errors import PolicyloopError, StorageError, UsageError
+    from policyloop.link.journal import appending
 
     topics = {}
     for entry in topic or []:
@@ -110,12 +110,25 @@ def import_(
         topics[sensor] = where
     if not bag.exists():
         raise StorageError(f"cannot read {bag}: it is not there", "give a .mcap file or a rosbag2 folder")
-    opened = Journal(journal, load_profile(profile), writable=True)
-    try:
-        with progress_bar("reading") as bar:
-            result = import_bag(bag, opened, robot=name, topics=topics, progress=bar)
-    finally:
-        opened.close()
+    reached = (0, 0)
+    with appending(journal, load_profile(profile)) as opened, progress_bar("reading") as bar:
+        before = opened.next
+
+        def progress(read: int, messages: int) -> None:
+            nonlocal reached
+            reached = (read, messages)
+            bar(read, messages)
+
+        try:
+            result = import_bag(bag, opened, robot=name, topics=topics, progress=progress)
+        except (PolicyloopError, KeyboardInterrupt):
+            if steps := opened.next - before:
+                typer.echo(
+                    f"stopped behind message {reached[0]} of {reached[1]}: {steps} steps are in {journal} already; "
+                    "whoever imports the bag again needs another --journal, or has them twice",
+                    err=True,
+                )
+            raise
     if as_json:
         echo_json(result)
         return

@@ -75,7 +75,7 @@ def import_bag(
 
     Raises:
         UsageError: A topic that is needed is not in the bag; those that are there are named.
-        VerificationError: A message is not what the profile says.
+        VerificationError: A message is not what the profile says, or not one step comes of them all.
         StorageError: The bag cannot be read.
         MissingExtra: `rosbags` or `mcap` are not installed.
     """
@@ -92,11 +92,21 @@ def import_bag(
         if progress is not None:
             progress(read, held.total())
     journal.sync()
-    return reader.result
+    result = reader.result
+    if not result.steps:
+        raise VerificationError(
+            f"{bag} makes no step: {result.unmatched} of its pictures have no partner of the same moment",
+            "it takes colour, depth and a command together, twice at least; check the topics: --topic SENSOR=TOPIC",
+        )
+    return result
 
 
 def _check_topics(wanted: dict[str, str], seen: set[str]) -> None:
-    """Raise UsageError if the bag lacks a topic without which there is no step."""
+    """Raise UsageError if the bag lacks a topic without which there is no step, or one is named twice."""
+    topic, times = Counter(wanted.values()).most_common(1)[0]
+    if times > 1:
+        names = " and ".join(name for name, where in wanted.items() if where == topic)
+        raise UsageError(f"{topic} cannot be {names}", "give each sensor a topic of its own: --topic SENSOR=TOPIC")
     missing = [f"{name} ({wanted[name]})" for name in ("rgb", "depth", "cmd_vel") if wanted[name] not in seen]
     if missing:
         raise UsageError(
@@ -112,30 +122,36 @@ def _messages(bag: Path) -> Messages:
         return
     try:
         from rosbags.rosbag2 import Reader
-        from rosbags.rosbag2.errors import ReaderError
     except ImportError as error:
         raise MissingExtra("rosbags", "data") from error
     try:
         with Reader(bag) as reader:
             for connection, stamp_ns, data in reader.messages():
                 yield connection.topic, connection.msgtype, stamp_ns, bytes(data)
-    except (ReaderError, OSError) as error:
-        raise StorageError(f"cannot read {bag}: {error}", "give a .mcap file or a rosbag2 folder") from error
+    except Exception as error:
+        raise _unreadable(bag, error) from error
 
 
 def _mcap_messages(bag: Path) -> Messages:
     try:
-        from mcap.exceptions import McapError
         from mcap.reader import make_reader
     except ImportError as error:
         raise MissingExtra("mcap", "data") from error
     try:
         with bag.open("rb") as file:
-            for schema, channel, message in make_reader(file).iter_messages():
+            for schema, channel, message in make_reader(file, validate_crcs=True).iter_messages():
                 if schema is not None and channel.message_encoding == "cdr":
                     yield channel.topic, schema.name, message.log_time, message.data
-    except (McapError, OSError) as error:
-        raise StorageError(f"cannot read {bag}: {error}", "give a .mcap file or a rosbag2 folder") from error
+    except Exception as error:
+        raise _unreadable(bag, error) from error
+
+
+def _unreadable(bag: Path, error: Exception) -> StorageError:
+    """Return the error of a bag whose reader gives up; of damaged bytes it raises whatever it stumbles on."""
+    return StorageError(
+        f"cannot read {bag}: {error or type(error).__name__}",
+        "give a .mcap file or a rosbag2 folder; a damaged one: `mcap recover`, or `ros2 bag reindex`",
+    )
 
 
 class _BagReader:
@@ -151,7 +167,7 @@ class _BagReader:
             "odom": motion,
             "imu": posture,
             "cmd_vel": lambda message: commanded(message, self._profile),
-            "proprio": lambda message: np.asarray(message.data, np.float32),
+            "proprio": self._recorded_proprio,
         }
         period_ns = self._profile.rates.period_ns
         self._pairs = Synchronizer(("rgb", "depth"), period_ns // 2)
@@ -179,7 +195,7 @@ class _BagReader:
         except (ValueError, KeyError, AttributeError, AssertionError, WireError) as error:
             raise VerificationError(
                 f"a message of {topic} is not what profile '{self._profile.name}' says: {error}",
-                "record at the profile's picture size, or use the profile of that camera",
+                "use the profile of the robot that recorded it; or give the right topic: --topic SENSOR=TOPIC",
             ) from error
         pair = self._pairs.add(name, stamp_ns, picture)
         if pair is not None and pair[0] - self._ticked_ns >= 0.9 * self._profile.rates.period_ns:
@@ -196,6 +212,12 @@ class _BagReader:
         values = self._command(stamp_ns)
         stamps = Stamps(stamp_ns, stamp_ns, stamp_ns)
         self._recorder.act(observation, Action(values, "human"), Command(values), stamps)
+
+    def _recorded_proprio(self, message: Any) -> Any:
+        values, shape = np.asarray(message.data, np.float32), self._profile.observation_specs["proprio"].shape
+        if values.shape != shape:
+            raise ValueError(f"{values.size} numbers, expected {shape[0]}")
+        return values
 
     def _command(self, stamp_ns: int) -> tuple[float, ...]:
         """Return the newest command, or to stand if it is too old."""

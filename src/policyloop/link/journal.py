@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ from policyloop.link.segment_log import SegmentLog
 from policyloop.wire.codec import decode_step, join_frames, split_step
 from policyloop.wire.messages import StepHeader
 
-__all__ = ["Journal", "Received"]
+__all__ = ["Journal", "Received", "appending"]
 
 log = logging.getLogger(__name__)
 
@@ -209,3 +210,27 @@ class Journal:
     def close(self) -> None:
         """Release the files."""
         self._log.close()
+
+
+@contextmanager
+def appending(directory: Path, profile: RobotProfile) -> Iterator[Journal]:
+    """Give a journal to append to; of one that is new and holds no step at the end, nothing is left behind.
+
+    Raises:
+        IncompatibleError, StorageError: As `Journal`.
+    """
+    made = [path for path in (directory, *directory.parents) if not path.exists()]
+    before = set(directory.iterdir()) if directory.is_dir() else set()
+    journal = Journal(directory, profile, writable=True)
+    try:
+        yield journal
+    finally:
+        unused = journal.next == 0
+        if unused:
+            for path in set(directory.iterdir()) - before:
+                path.unlink()
+        journal.close()
+        if unused:
+            with suppress(OSError):  # somebody else has put something there
+                for path in made:
+                    path.rmdir()

@@ -301,5 +301,8 @@ class SegmentLog:
 
 
 def _storage_error(path: Path, error: OSError) -> StorageError:
-    remedy = "free some space; nothing that was stored is lost" if error.errno == errno.ENOSPC else ""
-    return StorageError(f"cannot write to {path}: {error.strerror}", remedy)
+    if error.errno == errno.ENOSPC:
+        return StorageError(
+            f"cannot write {path}: {error.strerror}", "free some space; nothing that was stored is lost"
+        )
+    return StorageError.cannot_write(path, error)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Arrays, StepRecord
-from policyloop.errors import MissingExtra
+from policyloop.errors import MissingExtra, WireError
 from policyloop.wire.rgb import JPEG_START
 
 __all__ = ["Encoded", "RosMessages"]
@@ -54,8 +54,11 @@ class RosMessages:
         return text.encode()
 
     def decode(self, kind: str, data: bytes) -> Any:
-        """Decode CDR bytes."""
-        return self._store.deserialize_cdr(data, kind)
+        """Decode CDR bytes; WireError if they are no message of this kind."""
+        try:
+            return self._store.deserialize_cdr(data, kind)
+        except Exception as error:  # of damaged bytes rosbags raises whatever it stumbles on
+            raise WireError("message", f"no {kind}: {error}") from error
 
     def step(self, record: StepRecord, observation: Arrays, rgb_frame: bytes, stamp_ns: int) -> Iterator[Encoded]:
         """Encode one step.
