@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import pty
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,6 +100,25 @@ def spawn(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for child in children:
         child.kill()
         child.communicate()
+
+
+@pytest.fixture
+def on_a_terminal() -> Callable[..., bytes]:
+    """Return `on_a_terminal(*arguments, **environment)`: what it writes there, standard output and error together."""
+
+    def call(*arguments: object, **environment: str) -> bytes:
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "policyloop", *map(str, arguments)]
+        with subprocess.Popen(command, stdout=theirs, stderr=theirs, env={**os.environ, **environment}):
+            os.close(theirs)
+            written = b""
+            with suppress(OSError):  # the other end is closed
+                while chunk := os.read(ours, 4096):
+                    written += chunk
+        os.close(ours)
+        return written
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import pty
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -152,33 +150,19 @@ def test_a_profile_that_is_not_text_exits_with_3(
     assert policyloop("evaluate", "scripted", "--profile", path)[0] == 3
 
 
-def _on_a_terminal(*arguments: str, **environment: str) -> bytes:
-    """Return what a command writes to a terminal, standard output and error together."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "policyloop", *arguments]
-    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env={**os.environ, **environment}):
-        os.close(theirs)
-        written = b""
-        with suppress(OSError):  # the other end is closed
-            while chunk := os.read(ours, 4096):
-                written += chunk
-    os.close(ours)
-    return written
-
-
-def test_errors_are_coloured_on_a_terminal_unless_nobody_wants_it() -> None:
+def test_errors_are_coloured_on_a_terminal_unless_nobody_wants_it(on_a_terminal: Callable[..., bytes]) -> None:
     environment = {"TERM": "xterm", "NO_COLOR": ""}
-    coloured = _on_a_terminal("journal", "info", "nowhere", **environment)
-    plain = _on_a_terminal("journal", "info", "nowhere", **{**environment, "NO_COLOR": "1"})
+    coloured = on_a_terminal("journal", "info", "nowhere", **environment)
+    plain = on_a_terminal("journal", "info", "nowhere", **{**environment, "NO_COLOR": "1"})
     assert b"\x1b[31m" in coloured
     assert b"no journal at nowhere" in plain
     assert b"\x1b" not in plain
 
 
 def test_a_progress_bar_is_drawn_on_a_terminal_only(
-    recorded: Path, policyloop: Callable[..., tuple[int, str, str]]
+    recorded: Path, policyloop: Callable[..., tuple[int, str, str]], on_a_terminal: Callable[..., bytes]
 ) -> None:
-    assert b"reading" in _on_a_terminal("journal", "verify", str(recorded), TERM="xterm")
+    assert b"reading" in on_a_terminal("journal", "verify", recorded, TERM="xterm")
     assert policyloop("journal", "verify", recorded) == (0, "80 steps, all intact\n", "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -160,6 +161,16 @@ def test_a_version_that_nobody_drives_is_said_to_be_unproven(
     code, out, err = policyloop("deploy", bundle_at(1), *place.how, "--wait", 0.5)
     assert (code, "has not proved itself in time" in err) == (1, True)
     assert ": active" in out
+    assert err.count("has to prove itself\n") == 1
+
+
+def test_a_deployment_shows_on_a_terminal_how_long_it_may_still_take(
+    on_a_terminal: Callable[..., bytes], place: Place, bundle_at: Callable[..., Path]
+) -> None:
+    how = {"TERM": "xterm", "COLUMNS": "120", "NO_COLOR": "1"}
+    shown = on_a_terminal("deploy", bundle_at(1), *place.how, "--wait", 2.5, **how)
+    assert re.search(rb"sending [^\r\n]*/1000", shown)
+    assert re.search(rb"has to prove itself [^\r\n]*[1-9]\d\d/1000 0:00:0\d", shown)
 
 
 def test_without_a_key_nothing_leaves(

@@ -83,13 +83,25 @@ def refused(robot: Robot, bundle: Bundle, kind: type[PolicyloopError], words: st
 
 def test_a_bundle_arrives_is_verified_and_becomes_current(robot: Robot, exported: Bundle, mini: RobotProfile) -> None:
     said: list[str] = []
-    done = push(robot.signed(exported), robot.to(), INSTALL, said.append)
+    shares: list[float] = []
+
+    def tell(what: str, share: float | None) -> None:
+        if share is None:
+            said.append(what)
+        else:
+            assert what == "sending"
+            shares.append(share)
+
+    done = push(robot.signed(exported), robot.to(), INSTALL, tell)
     current = robot.store.current
     assert current is not None
     assert (done.version, done.state) == (current.name, "active")
     assert open_bundle(current, mini, robot.ring).signer == "operator"
     assert "robot is a rover-mini" in said[0]
     assert ["is in the store, verified" in said[1], "is current" in said[2]] == [True, True]
+    assert shares == sorted(shares)
+    assert len(shares) > 1
+    assert shares[-1] == 1.0
 
 
 def test_a_check_changes_nothing(robot: Robot, exported: Bundle) -> None:

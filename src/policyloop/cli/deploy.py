@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,7 @@ from policyloop.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from policyloop.bundle.build import Bundle
-    from policyloop.deploy.push import Destination
+    from policyloop.deploy.push import Destination, Tell
     from policyloop.deploy.session import Done
 
 
@@ -64,12 +65,7 @@ def deploy(
     contents = signed_contents(bundle, directory, keys_directory(keys))
     request = Request(verb="check" if dry_run else "install", activate=activate, wait_s=wait)
     with progress_bar("deploying") as bar:
-
-        def say(text: str) -> None:
-            bar(0, None, text)
-            _say(text)
-
-        done = push(contents, destination, request, say)
+        done = push(contents, destination, request, _teller(bar))
     if as_json:
         typer.echo(msgspec.json.encode(done).decode())
     else:
@@ -77,8 +73,18 @@ def deploy(
     _judge(host, done, watched=activate and not dry_run and wait > 0)
 
 
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
+def _teller(bar: Callable[..., None]) -> Tell:
+    """Return what draws a bar of everything that it is told, and says each thing once."""
+    said = ""
+
+    def tell(what: str, share: float | None) -> None:
+        nonlocal said
+        bar(round(1000 * (share or 0)), None if share is None else 1000, what)
+        if what != said:
+            typer.echo(what, err=True)
+        said = what
+
+    return tell
 
 
 def _converted(
@@ -101,9 +107,9 @@ def _converted(
         options=converter_options(target=target),
         episodes=episodes,
     )
-    if robot is not None:
-        return convert_there(policy, conversion, robot, _say)
     with progress_bar("converting") as bar:
+        if robot is not None:
+            return convert_there(policy, conversion, robot, _teller(bar))
         return convert(policy, conversion, lambda what, share: bar(round(1000 * share), 1000, what))
 
 

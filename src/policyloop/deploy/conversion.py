@@ -22,7 +22,7 @@ from policyloop.convert.samples import Samples
 from policyloop.convert.toolkit import Toolkit
 from policyloop.core.npz import load_npz
 from policyloop.core.profile import RobotProfile
-from policyloop.deploy.push import Destination, asked
+from policyloop.deploy.push import Destination, Tell, asked
 from policyloop.deploy.session import MAX_BLOB_BYTES, Converted, Request, read_blob
 from policyloop.errors import SafetyRefusal, VerificationError
 
@@ -76,9 +76,7 @@ def convert(
     return _finished(outcome.report, outcome.rknn or b"", source)
 
 
-def convert_there(
-    policy: Path, conversion: Conversion, destination: Destination, progress: Callable[[str], None]
-) -> Bundle:
+def convert_there(policy: Path, conversion: Conversion, destination: Destination, progress: Tell) -> Bundle:
     """Return the same, made by the converter on the robot; its samples go there, and it drives no arenas.
 
     Raises:
@@ -100,7 +98,7 @@ def convert_there(
 
 
 def convert_here(
-    blobs: Sequence[bytes], profile: RobotProfile, precision: str, target: str, tell: Callable[[str], None]
+    blobs: Sequence[bytes], profile: RobotProfile, precision: str, target: str, tell: Callable[[str, float], None]
 ) -> tuple[bytes, bytes]:
     """Convert for an operator, on the robot; returns the report as JSON and the network, empty if none passed.
 
@@ -109,7 +107,7 @@ def convert_here(
         profile: The robot's.
         precision: As in `policyloop convert`.
         target: The robot's NPU.
-        tell: Called with what happens.
+        tell: Called with what happens, and which share of the whole is done.
 
     Raises:
         VerificationError: They are something else.
@@ -132,7 +130,7 @@ def convert_here(
         options=converter_options(target=target),
         thresholds=Thresholds(),
         episodes=0,
-        progress=lambda what, share: tell(f"{what} ({share:.0%})"),
+        progress=tell,
     )
     return msgspec.json.encode(outcome.report), outcome.rknn or b""
 

@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -38,11 +38,15 @@ from policyloop.errors import (
     error_of,
 )
 
-__all__ = ["Destination", "asked", "push"]
+__all__ = ["Destination", "Tell", "asked", "push"]
+
+Tell = Callable[[str, float | None], None]
+"""Called with what happens, and how much of it is done; None = all of it, or nobody knows."""
 
 _OPTIONS = ("-T", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
 _SSH_FAILED, _NOT_FOUND = 255, 127
 _END_S = 10.0
+_CHUNK_BYTES = 1 << 16
 
 
 class Destination(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +84,7 @@ def push(
     contents: Mapping[str, bytes],
     destination: Destination,
     request: Request,
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Tell = lambda what, share: None,
 ) -> Done:
     """Send a signed bundle and wait for what becomes of it.
 
@@ -88,7 +92,7 @@ def push(
         contents: Every file of the bundle's directory, its signature among them.
         destination: Where to.
         request: What to do there; for a `check` only manifest and signature are sent.
-        progress: Called with what happens.
+        progress: Called with what happens, at both ends.
 
     Raises:
         PolicyloopError: What the robot refuses, with its own exit code; ConnectionFailed if ssh does not get through,
@@ -106,7 +110,7 @@ def push(
 
 @contextmanager
 def asked(
-    destination: Destination, request: Request, blobs: Iterable[bytes], progress: Callable[[str], None]
+    destination: Destination, request: Request, blobs: Sequence[bytes], progress: Tell
 ) -> Iterator[tuple[Greeting | Done | Converted, BinaryIO]]:
     """Ask a robot for something; give its last answer, and the stream on which more may follow.
 
@@ -121,25 +125,28 @@ def asked(
             raise IncompatibleError(
                 f"{destination.host} speaks protocol {greeting.protocol}, not {PROTOCOL}", "upgrade the older side"
             )
-        progress(f"{destination.host} is a {greeting.profile_name} with policyloop {greeting.policyloop}")
+        progress(f"{destination.host} is a {greeting.profile_name} with policyloop {greeting.policyloop}", None)
         try:
             write_line(sent, request)
-            for blob in blobs:
-                sent.write(blob)
-            sent.flush()
+            _send(sent, b"".join(blobs), progress)
         except OSError:
-            progress("the robot does not listen to the end")  # it says why
+            progress("the robot does not listen to the end", None)  # it says why
         yield _last_answer(destination, answers, progress), answers
 
 
-def _last_answer(
-    destination: Destination, answers: BinaryIO, progress: Callable[[str], None]
-) -> Greeting | Done | Converted:
+def _send(sent: BinaryIO, data: bytes, progress: Tell) -> None:
+    for at in range(0, len(data), _CHUNK_BYTES):
+        sent.write(data[at : at + _CHUNK_BYTES])
+        sent.flush()
+        progress("sending", min((at + _CHUNK_BYTES) / len(data), 1.0))
+
+
+def _last_answer(destination: Destination, answers: BinaryIO, progress: Tell) -> Greeting | Done | Converted:
     """Read until the robot has come to an end; PolicyloopError if it refuses."""
     while True:
         answer = read_line(answers, FromRobot)
         if isinstance(answer, Progress):
-            progress(answer.text)
+            progress(answer.text, answer.share)
         elif isinstance(answer, Refused):
             raise error_of(answer.exit_code, f"{destination.host}: {answer.message}", answer.remedy)
         else:

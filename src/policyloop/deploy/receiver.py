@@ -26,6 +26,7 @@ from policyloop.errors import ConnectionFailed, PolicyloopError, SafetyRefusal
 __all__ = ["serve"]
 
 _LOOK_S = 0.1
+_TELL_S = 1.0
 
 
 def serve(recipient: Recipient, received: BinaryIO, answers: BinaryIO, *, keep: int = 5, converts: bool = False) -> int:
@@ -72,8 +73,8 @@ def _convert(request: Request, recipient: Recipient, received: BinaryIO, answers
 
     blobs = [read_blob(received, size) for size in request.sizes]
 
-    def tell(what: str) -> None:
-        write_line(answers, Progress(text=what))
+    def tell(what: str, share: float) -> None:
+        write_line(answers, Progress(text=what, share=share))
 
     report, rknn = convert_here(blobs, recipient.profile, request.precision, recipient.board or "rk3588", tell)
     write_line(answers, Converted(sizes=(len(report), len(rknn))))
@@ -90,14 +91,20 @@ def _serve(request: Request, recipient: Recipient, received: BinaryIO, answers: 
     if request.activate:
         store.activate(path)
         write_line(answers, Progress(text=f"{path.name} is current"))
-        _watch(path, recipient, request.wait_s)
+        _watch(path, recipient, request.wait_s, answers)
     store.prune(keep)
     about = store.about(path)
     return Done(version=path.name, state=about.state, note=about.note)
 
 
-def _watch(path: Path, recipient: Recipient, wait_s: float) -> None:
-    """Wait until the robot's program has found out whether the version is good."""
-    deadline_s = time.monotonic() + wait_s
-    while recipient.store.state_of(path) not in ("good", "bad") and time.monotonic() < deadline_s:
+def _watch(path: Path, recipient: Recipient, wait_s: float, answers: BinaryIO) -> None:
+    """Wait until the robot's program has found out whether the version is good, and say how long it may still take."""
+    started_s, told_s = time.monotonic(), -_TELL_S
+    while recipient.store.state_of(path) not in ("good", "bad"):
+        waited_s = time.monotonic() - started_s
+        if waited_s >= wait_s:
+            return
+        if waited_s - told_s >= _TELL_S:
+            told_s = waited_s
+            write_line(answers, Progress(text=f"{path.name} has to prove itself", share=waited_s / wait_s))
         time.sleep(_LOOK_S)

@@ -39,6 +39,7 @@ MAX_BLOB_BYTES = 512 << 20
 _MAX_LINE = 8192
 
 
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Sizes = Annotated[tuple[Annotated[int, msgspec.Meta(ge=0, le=MAX_BLOB_BYTES)], ...], msgspec.Meta(max_length=3)]
 
 
@@ -76,9 +77,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, tag="request", forbid_u
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
-    """Something was done; for people."""
+    """Something was done, or is being done; for people.
+
+    Attributes:
+        share: How much of it; None = it is done, or nobody knows.
+    """
 
     text: str
+    share: Share | None = None
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
