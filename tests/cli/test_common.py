@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -193,3 +196,38 @@ def test_every_exit_code_of_an_error_is_in_the_reference() -> None:
 def test_the_remedy_for_a_disk_that_refuses_fits_the_reason(number: int, remedy: str) -> None:
     error = errors.StorageError.cannot_write(Path("x"), OSError(number, os.strerror(number)))
     assert (error.message, error.remedy) == (f"cannot write x: {os.strerror(number)}", remedy)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["journal", "info", "{journal}"], "reading .*/80"),
+        (["journal", "export", "{journal}", "--output", "{out}/x.csv"], "writing .*/80"),
+        (["calibrate", "{journal}", "--output", "{out}/set", "--count", "5"], "choosing .*/80"),
+        (["view", "{journal}", "--output", "{out}/x.html"], "reading .*/80"),
+        (["sim", "--profile", "rover-mini", "--steps", "60"], "driving .*/60"),
+        (["chaos", "black-depth", "nan-policy"], "nan-policy .*1/2"),
+        (["plan", "--profile", "lite3"], "measuring how fast this machine learns"),
+    ],
+    ids=lambda part: " ".join(part[:2]) if isinstance(part, list) else "",
+)
+def test_what_takes_long_shows_how_far_it_is(
+    arguments: list[str], words: str, recorded: Path, tmp_path: Path, on_a_terminal: Callable[..., bytes]
+) -> None:
+    filled = [argument.format(journal=recorded, out=tmp_path) for argument in arguments]
+    shown = on_a_terminal(*filled, TERM="xterm", COLUMNS="120", NO_COLOR="1").decode()
+    assert re.search(words, shown), shown
+
+
+def test_what_goes_into_a_file_does_not_end_on_the_terminal(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "policyloop", "chaos", "nan-policy"]
+    with (tmp_path / "said").open("wb") as said:
+        subprocess.run(command, stdout=said, stderr=theirs, env={**os.environ, "TERM": "xterm"}, check=True, timeout=60)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # the other end is closed
+        shown = os.read(ours, 1 << 16)
+    os.close(ours)
+    assert (tmp_path / "said").read_text().startswith("passed  nan-policy")
+    assert b"passed" not in shown

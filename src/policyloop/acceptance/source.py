@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def open_source(
     *,
     held_out: int = 500,
     allow_cpu: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Source:
     """Open a policy and the samples for it.
 
@@ -51,6 +53,7 @@ def open_source(
         calibration: Folder of samples to take instead.
         held_out: How many samples of a journal judge.
         allow_cpu: Accept operators that run on the board's CPU.
+        progress: Called with (records read, records to read) of the journal.
 
     Raises:
         UsageError: Neither samples nor a journal, or both.
@@ -59,7 +62,7 @@ def open_source(
     if (journal is None) == (calibration is None):
         raise UsageError("a conversion is judged on samples: give --journal or --calibration, one of them")
     found = bundle_directory(find_policy(path))
-    recording = None if journal is None else Journal(journal)
+    recording = None if journal is None else Journal(journal, progress=progress)
     try:
         bundle, profile = _policy(found, chosen_profile, recording)
         network = prepare(bundle.network if bundle else _read(found), allow_cpu=allow_cpu)

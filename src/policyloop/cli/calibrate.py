@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the coverage as JSON.")] = False,
 ) -> None:
     """Choose observations of every speed, distance and brightness that occur; or record some in your simulation."""
+    from policyloop.cli.progress import progress_bar
     from policyloop.data.calibration import choose_calibration, record_calibration
     from policyloop.errors import UsageError
     from policyloop.link.journal import Journal
@@ -37,16 +39,15 @@ def calibrate(
         raise UsageError("calibrate takes a journal or --env, one of them", "see `policyloop calibrate --help`")
     if journal is None:
         driver = load_driver(policy, "--policy") if policy else None
-        record_calibration(
-            load_factory(env, "--env")(), driver, output, count, interval=interval, seed=seed, name=input_name
-        )
+        world = load_factory(env, "--env")()
+        with progress_bar("driving") as bar:
+            record_calibration(
+                world, driver, output, count, interval=interval, seed=seed, name=input_name, progress=bar
+            )
         typer.echo(f"{count} observations in {output}")
         return
-    opened = Journal(journal)
-    try:
+    with progress_bar("choosing") as bar, closing(Journal(journal, progress=bar)) as opened:
         coverage = choose_calibration(opened, output, count, seed=seed)
-    finally:
-        opened.close()
     if as_json:
         echo_json(coverage)
         return

@@ -26,6 +26,7 @@ def chaos(
     from policyloop.chaos.faults import FAULTS
     from policyloop.chaos.process import PROCESS_FAULTS, try_process_fault
     from policyloop.chaos.trial import try_fault
+    from policyloop.cli.progress import progress_bar
     from policyloop.core.profile import load_profile
     from policyloop.errors import SafetyRefusal, UsageError
 
@@ -37,10 +38,12 @@ def chaos(
         raise UsageError(culprit, f"use --all, or some of: {', '.join(known)}")
     loaded = load_profile(profile)
     outcomes = []
-    for name in wanted:
-        outcomes.append(known[name](loaded, seed=seed))
-        if not as_json:
-            _tell(outcomes[-1])
+    with progress_bar("breaking") as bar:
+        for number, name in enumerate(wanted):
+            bar(number, len(wanted), name)
+            outcomes.append(known[name](loaded, seed=seed))
+            if not as_json:
+                _tell(outcomes[-1])
     if as_json:
         echo_json(outcomes)
     failed = [outcome.name for outcome in outcomes if not outcome.passed]

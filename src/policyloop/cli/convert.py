@@ -61,7 +61,10 @@ def convert(
         raise UsageError(f"{bundle} exists", "choose another --bundle")
     toolkit = Toolkit()
     toolkit.require()
-    source = open_source(policy, profile, journal, calibration, held_out=held_out, allow_cpu=allow_cpu)
+    with progress_bar("reading") as bar:
+        source = open_source(
+            policy, profile, journal, calibration, held_out=held_out, allow_cpu=allow_cpu, progress=bar
+        )
     stop = stop_on_signals()
     with progress_bar("converting") as bar:
 

@@ -110,7 +110,7 @@ def _converted(
     with progress_bar("converting") as bar:
         if robot is not None:
             return convert_there(policy, conversion, robot, _teller(bar))
-        return convert(policy, conversion, lambda what, share: bar(round(1000 * share), 1000, what))
+        return convert(policy, conversion, lambda what, share: bar(round(1000 * (share or 0)), 1000, what))
 
 
 def _judge(host: str, done: Done, *, watched: bool) -> None:

@@ -18,16 +18,18 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a checkpoint's policy as ONNX and check it against torch."""
+    from policyloop.cli.progress import progress_bar
     from policyloop.convert.export import check_parity, export_onnx, probe_features
     from policyloop.convert.graph import prepare
     from policyloop.errors import StorageError
     from policyloop.learn.checkpoint import load_checkpoint
 
-    saved = load_checkpoint(checkpoint)
-    network = saved.network()
-    data = export_onnx(network, saved.state.profile, saved.state.normalizer, saved.state.version)
-    prepared = prepare(data)  # refuses what the NPU's converter would refuse, by name
-    parity = check_parity(network, data, saved.state.profile, probe_features(saved.state.profile, 64))
+    with progress_bar("exporting, and checking against torch"):
+        saved = load_checkpoint(checkpoint)
+        network = saved.network()
+        data = export_onnx(network, saved.state.profile, saved.state.normalizer, saved.state.version)
+        prepared = prepare(data)  # refuses what the NPU's converter would refuse, by name
+        parity = check_parity(network, data, saved.state.profile, probe_features(saved.state.profile, 64))
     try:
         output.write_bytes(data)
     except OSError as error:

@@ -41,6 +41,7 @@ def import_(
 ) -> None:
     """Make a bundle of a policy that was trained elsewhere; a .pt file is opened in a process without rights."""
     from policyloop.bundle.signing import load_signer, sign_bundle
+    from policyloop.cli.progress import progress_bar
     from policyloop.convert.importer import import_policy
     from policyloop.convert.observation_statistics import statistics_of
     from policyloop.core.files import write_directory
@@ -50,15 +51,16 @@ def import_(
     if output.exists():
         raise UsageError(f"{output} exists", "choose another --output")
     signer = None if sign is None else load_signer(sign)
-    bundle = import_policy(
-        policy,
-        load_profile(profile),
-        description=network,
-        statistics=obs_stats,
-        statistics_of=statistics_of(obs_stats_of) if obs_stats_of else None,
-        strict=strict,
-        version=policy_version,
-    )
+    with progress_bar("importing"):
+        bundle = import_policy(
+            policy,
+            load_profile(profile),
+            description=network,
+            statistics=obs_stats,
+            statistics_of=statistics_of(obs_stats_of) if obs_stats_of else None,
+            strict=strict,
+            version=policy_version,
+        )
     try:
         write_directory(output, bundle.contents)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -21,12 +22,12 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Say what a journal holds, and what became of every step that was received."""
+    from policyloop.cli.progress import progress_bar
     from policyloop.link.journal import Journal
     from policyloop.link.summary import summarise
 
-    opened = Journal(journal)
-    summary = summarise(opened, checkpoint_dir)
-    opened.close()
+    with progress_bar("reading") as bar, closing(Journal(journal, progress=bar)) as opened:
+        summary = summarise(opened, checkpoint_dir)
     if as_json:
         echo_json(summary)
         return

@@ -66,13 +66,16 @@ def _choice(name: str) -> Choice:
 
 def _measured(profile: RobotProfile, network: str, device: str) -> float | None:
     """Return how fast this machine learns; None where torch is not installed."""
+    from policyloop.cli.progress import progress_bar
+
     try:
         from policyloop.learn.speed import measure_passes_per_s
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         return None
-    return measure_passes_per_s(profile, network or ("mlp" if profile.camera is None else "spatial"), device)
+    with progress_bar("measuring how fast this machine learns"):
+        return measure_passes_per_s(profile, network or ("mlp" if profile.camera is None else "spatial"), device)
 
 
 def _show(plan: Plan) -> None:

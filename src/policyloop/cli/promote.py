@@ -44,6 +44,7 @@ def promote(
     from policyloop.bundle.signing import load_signer
     from policyloop.bundle.store import Store
     from policyloop.cli.options import echo_json
+    from policyloop.cli.progress import progress_bar
     from policyloop.deploy.promote import enter, judge_recorded, put_in_charge
     from policyloop.errors import PolicyloopError, SafetyRefusal, UsageError
     from policyloop.link.journal import Journal
@@ -56,7 +57,7 @@ def promote(
         raise UsageError(f"{bare[0]} is no bundle, no store takes it", "policyloop import makes one; or use --dry-run")
     rule = PromotionRule(confidence=confidence)
     if journal is not None:
-        with closing(Journal(journal, contest.profile)) as recorded:
+        with progress_bar("reading") as bar, closing(Journal(journal, contest.profile, progress=bar)) as recorded:
             report = judge_recorded(contest, rule, recorded)
     else:
         report = _driven(contest, rule, episodes, arena_seed, gate, processes or os.cpu_count() or 1)

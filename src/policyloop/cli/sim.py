@@ -68,6 +68,7 @@ def sim(
     if hardware is not None:
         _be_hardware(load_profile(profile), hardware, seed, seconds, forward)
         return
+    from policyloop.cli.progress import progress_bar
     from policyloop.runtime.locate import find_policy
     from policyloop.sim.curriculum import CurriculumSettings
     from policyloop.sim.fleet import Fleet, FleetSettings
@@ -97,7 +98,8 @@ def sim(
         fleet = Fleet(loaded, settings, spool or Path(temporary), identity=identity_at(keys), gateway_key=gateway_key)
         started_s = time.monotonic()
         try:
-            fleet.run(stop, steps=steps or None)
+            with progress_bar("driving") as bar:
+                fleet.run(stop, steps=steps or None, report=lambda fleet: bar(fleet.steps, steps or None))
         except BaseException:
             fleet.close(0.0)
             raise

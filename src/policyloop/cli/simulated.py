@@ -34,6 +34,7 @@ def train_simulated(
 
     from policyloop.bundle.signing import load_signer
     from policyloop.bundle.store import Store
+    from policyloop.cli.progress import progress_bar
     from policyloop.config import load_settings
     from policyloop.core.profile import load_profile
     from policyloop.learn.ranks import Ranks
@@ -53,6 +54,7 @@ def train_simulated(
         nonlocal said_s
         if minutes and time.monotonic() - began_s > 60 * minutes:
             stop.set()
+        bar(progress.steps, settings.steps)
         if progress.elapsed_s - said_s < _SAY_EVERY_S:
             return
         said_s = progress.elapsed_s
@@ -63,18 +65,19 @@ def train_simulated(
         )
 
     try:
-        version = train_in_simulation(
-            learners,
-            settings,
-            checkpoints=checkpoints,
-            checkpoint_interval=checkpoint_interval,
-            store=Store(store),
-            runs=runs,
-            stop=stop,
-            resume=resume,
-            signer=None if sign is None else load_signer(sign),
-            report=report,
-        )
+        with progress_bar("learning") as bar:
+            version = train_in_simulation(
+                learners,
+                settings,
+                checkpoints=checkpoints,
+                checkpoint_interval=checkpoint_interval,
+                store=Store(store),
+                runs=runs,
+                stop=stop,
+                resume=resume,
+                signer=None if sign is None else load_signer(sign),
+                report=report,
+            )
     finally:
         learners.close()
     typer.echo(f"policy {version} in {store}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,19 +29,19 @@ def view(
     as_json: Json = False,
 ) -> None:
     """Write one episode as a page with a scrubber that needs no network; or show it in rerun."""
+    from policyloop.cli.progress import progress_bar
     from policyloop.link.journal import Journal
     from policyloop.view.episodes import find_episode, list_episodes
     from policyloop.view.reel import load_reel
 
-    opened = Journal(journal)
-    try:
-        if list_only:
-            _list(list_episodes(opened, robot), as_json)
-            return
-        number, found = find_episode(opened, robot, episode)
-        reel = load_reel(opened, found)
-    finally:
-        opened.close()
+    with progress_bar("reading") as bar, closing(Journal(journal, progress=bar)) as opened:
+        episodes = list_episodes(opened, robot) if list_only else []
+        if not list_only:
+            number, found = find_episode(opened, robot, episode)
+            reel = load_reel(opened, found)
+    if list_only:
+        _list(episodes, as_json)
+        return
     path = output or Path("episode.html")
     if rerun:
         from policyloop.view.rerun_log import log_to_rerun

@@ -54,8 +54,8 @@ def choose_calibration(journal: Journal, output: Path, count: int = 100, *, seed
     if output.exists() and any(output.iterdir()):
         raise UsageError(f"{output} is not empty", "choose another --output")
     positions, coverage = choose_positions(journal, count, seed=seed)
-    for number, position in enumerate(positions):
-        save_sample(output, number, journal.read(position).observation)
+    for number, (_, step) in enumerate(journal.intact(journal.read, positions)):
+        save_sample(output, number, step.observation)
     return coverage
 
 
@@ -68,6 +68,7 @@ def record_calibration(
     interval: int = 10,
     seed: int = 0,
     name: str = "obs",
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Drive a Gymnasium environment and write every so manieth observation to a new folder.
 
@@ -80,6 +81,7 @@ def record_calibration(
         interval: Steps from one sample to the next.
         seed: Of the environment.
         name: Of the network's input, where observations are arrays.
+        progress: Called with (samples written, samples in all).
 
     Raises:
         UsageError: `output` holds something.
@@ -91,6 +93,7 @@ def record_calibration(
         env.action_space.seed(seed)
     observation, _ = env.reset(seed=seed)
     for number in range(count):
+        progress(number, count)
         _save(output, number, observation, name)
         for _ in range(interval):
             action = env.action_space.sample() if policy is None else policy(observation)

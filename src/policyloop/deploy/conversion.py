@@ -47,9 +47,7 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
     episodes: int = 50
 
 
-def convert(
-    policy: Path, conversion: Conversion, progress: Callable[[str, float], None] = lambda what, share: None
-) -> Bundle:
+def convert(policy: Path, conversion: Conversion, progress: Tell = lambda what, share: None) -> Bundle:
     """Return the bundle behind a path with a network for the NPU that passed the gate, made on this machine.
 
     Raises:
@@ -58,7 +56,7 @@ def convert(
     """
     toolkit = Toolkit()
     toolkit.require()
-    source = open_source(policy, "", conversion.journal, conversion.calibration)
+    source = _source(policy, conversion, progress)
     outcome = convert_policy(
         source.network,
         source=str(policy),
@@ -83,7 +81,7 @@ def convert_there(policy: Path, conversion: Conversion, destination: Destination
         SafetyRefusal: No precision passed the gate, or the robot does not convert for others.
         PolicyloopError: See `push`.
     """
-    source = open_source(policy, "", conversion.journal, conversion.calibration)
+    source = _source(policy, conversion, progress)
     calibration = b"" if source.calibration is None else _encode(source.calibration)
     blobs = [source.network.original, calibration, _encode(source.held_out)]
     request = Request(verb="convert", precision=conversion.precision, sizes=tuple(map(len, blobs)))
@@ -133,6 +131,16 @@ def convert_here(
         progress=tell,
     )
     return msgspec.json.encode(outcome.report), outcome.rknn or b""
+
+
+def _source(policy: Path, conversion: Conversion, progress: Tell) -> Source:
+    return open_source(
+        policy,
+        "",
+        conversion.journal,
+        conversion.calibration,
+        progress=lambda done, total: progress("choosing samples", done / total),
+    )
 
 
 def _finished(report: ConversionReport, rknn: bytes, source: Source) -> Bundle:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -58,13 +58,22 @@ class Journal:
         directory: Where it lives.
         profile: Required to write; a reader takes it from the journal.
         writable: Open for the gateway.
+        progress: Called with (records read, records to read) whenever many are read one after the other.
 
     Raises:
         IncompatibleError: The journal belongs to another profile or a newer format.
         StorageError: It does not exist, is locked, or the disk refuses.
     """
 
-    def __init__(self, directory: Path, profile: RobotProfile | None = None, *, writable: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        profile: RobotProfile | None = None,
+        *,
+        writable: bool = False,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        self._progress = progress
         about_path = directory / "journal.json"
         if not about_path.exists() and not writable:
             raise StorageError(
@@ -145,14 +154,17 @@ class Journal:
         header, frames = split_step(self._log.read(position), f"journal record {position}")
         return header, frames[1:], len(frames[0])
 
-    def intact(self, read: Callable[[int], T], positions: Iterable[int] | None = None) -> Iterator[tuple[int, T]]:
+    def intact(self, read: Callable[[int], T], positions: Sequence[int] | None = None) -> Iterator[tuple[int, T]]:
         """Iterate over positions and what `read` makes of them, leaving out what is damaged.
 
         Args:
             read: Such as `header`, `parts` or `read`.
             positions: Default: all, oldest first.
         """
-        for position in range(self._log.first, self._log.next) if positions is None else positions:
+        if positions is None:
+            positions = range(self._log.first, self._log.next)
+        for done, position in enumerate(positions):
+            self._progress(done, len(positions))
             try:
                 yield position, read(position)
             except (StorageError, WireError) as error:
