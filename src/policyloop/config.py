@@ -33,10 +33,10 @@ def load_settings(kind: type[Settings], path: Path | None, **overrides: Any) -> 
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+            raise ConfigError(f"cannot read {path}: {error.strerror}", "give the path of a TOML file") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not valid TOML: {error}") from error
+            raise ConfigError(f"{path}: not valid TOML: {error}", "mend this line: it takes KEY = VALUE") from error
     try:
         return msgspec.convert({**values, **overrides}, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(f"{where}: {error}", f"it takes: {', '.join(kind.__struct_fields__)}") from error

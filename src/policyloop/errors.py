@@ -28,9 +28,8 @@ _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
     **dict.fromkeys((errno.EACCES, errno.EPERM), "check who owns it, and who you are"),
     errno.EROFS: "the disk is read-only: choose another path, or mount it to be written",
-    **dict.fromkeys(
-        (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "choose another path: this one leads nowhere"
-    ),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "choose another path: this one leads nowhere"),
+    **dict.fromkeys((errno.EEXIST, errno.EISDIR), "choose another path: something else is there"),
 }
 """What to do about a disk that refuses, by the reason."""
 

@@ -6,14 +6,18 @@ Code is loaded from what a person typed, never from a file, a bundle or the netw
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from policyloop.errors import ConfigError
+from policyloop.errors import ConfigError, PolicyloopError
 
-__all__ = ["load_driver", "load_factory"]
+__all__ = ["load_driver", "load_factory", "make"]
+
+
+log = logging.getLogger(__name__)
 
 
 def load_factory(reference: str, option: str) -> Callable[..., Any]:
@@ -45,13 +49,33 @@ def load_factory(reference: str, option: str) -> Callable[..., Any]:
     return result
 
 
+def make(reference: str, option: str, *arguments: Any) -> Any:
+    """Return what the function or class behind `module:name` makes of `arguments`.
+
+    Raises:
+        ConfigError: See `load_factory`; or it raises something.
+    """
+    factory = load_factory(reference, option)
+    try:
+        return factory(*arguments)
+    except PolicyloopError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        log.info("%s %s", option, reference, exc_info=error)
+        takes = "nothing" if not arguments else f"a {type(arguments[0]).__name__}"
+        raise ConfigError(
+            f"{option} {reference} failed: {type(error).__name__}: {error}",
+            f"it is called with {takes}; policyloop -v shows where it failed",
+        ) from error
+
+
 def load_driver(reference: str, option: str) -> Callable[[Any], Any]:
     """Return what the function or class behind `module:name` makes: something that answers observations with actions.
 
     Raises:
         ConfigError: See `load_factory`; or what it makes cannot be called.
     """
-    driver = load_factory(reference, option)()
+    driver = make(reference, option)
     if not callable(driver):
         raise ConfigError(
             f"{option} {reference} made a {type(driver).__name__}, which cannot be called with an observation",

@@ -74,6 +74,12 @@ def on(kind: str, tmp_path: Path) -> Path:
         (9 * GB, "fuse.sshfs", "doubtful"),
     ],
 )
+def test_a_file_in_place_of_a_folder_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="is no folder"):
+        disks.room("disk of the store", tmp_path / "file")
+
+
 def test_a_disk_is_judged_by_its_room_and_its_kind(tmp_path: Path, free: int, kind: str, state: str) -> None:
     found = disks.room("disk", tmp_path / "not" / "yet", statvfs=disk(free), mounts=on(kind, tmp_path))
     assert found.state == state

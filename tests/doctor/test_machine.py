@@ -11,12 +11,19 @@ from pathlib import Path
 import pytest
 
 from policyloop.doctor import machine
+from policyloop.errors import ConfigError
 
 
 def write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
+
+
+def test_the_profile_is_named_and_an_unknown_one_is_refused() -> None:
+    assert machine.described("rover").found.startswith("rover (")
+    with pytest.raises(ConfigError, match="no profile 'submarine'"):
+        machine.described("submarine")
 
 
 def test_a_machine_that_can_run_these_tests_has_nothing_wrong() -> None:

@@ -39,10 +39,15 @@ def write_outcome(outcome: Outcome, source: Source, output: Path, bundle: Path |
         )
         if outcome.rknn is not None:
             write_file(output, outcome.rknn)
-            if bundle is not None:
-                write_directory(bundle, converted_bundle(outcome.report, outcome.rknn, source).contents)
     except OSError as error:
         raise StorageError.cannot_write(output, error) from error
+    if outcome.rknn is None or bundle is None:
+        return
+    contents = converted_bundle(outcome.report, outcome.rknn, source).contents
+    try:
+        write_directory(bundle, contents)
+    except OSError as error:
+        raise StorageError.cannot_write(bundle, error) from error
 
 
 def converted_bundle(report: ConversionReport, rknn: bytes, source: Source) -> Bundle:

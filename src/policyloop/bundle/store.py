@@ -273,10 +273,13 @@ class Store:
             UsageError: There is none to go back to.
             StorageError: The disk refuses.
         """
+        nowhere = UsageError(f"store {self.directory} has no version to go back to", "activate one by its number")
+        if not self.versions():
+            raise nowhere
         with self._changing() as states:
             current, previous = self.current, self.previous
             if current is None or previous is None or previous == current or _state(states, previous) == "bad":
-                raise UsageError(f"store {self.directory} has no version to go back to", "activate one by its number")
+                raise nowhere
             states.versions[current.name] = VersionState("bad", note=reason)
             states.versions[previous.name] = VersionState("good")
             others = [path.name for path in self.versions() if path != previous and _state(states, path) == "good"]
@@ -319,6 +322,8 @@ class Store:
         Raises:
             StorageError: The disk refuses.
         """
+        if not self.prunable(keep):
+            return {}
         with self._changing() as states:
             states.newest = self.newest_version
             gone = self.prunable(keep)

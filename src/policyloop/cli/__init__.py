@@ -6,12 +6,13 @@ import logging
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from policyloop import __version__
-from policyloop.errors import MissingExtra, PolicyloopError
+from policyloop.errors import MissingExtra, PolicyloopError, StorageError
 
 __all__ = ["app", "main"]
 
@@ -107,6 +108,9 @@ def main() -> None:
         if package not in _EXTRAS:
             raise
         _end(MissingExtra(package, _EXTRAS[package]))
+    except OSError as error:  # what no command expects: the terminal or file that it writes to, say
+        logging.getLogger(__name__).info("unexpected", exc_info=error)
+        _end(StorageError.cannot_write(Path(error.filename or "standard output"), error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

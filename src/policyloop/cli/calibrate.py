@@ -19,7 +19,7 @@ def calibrate(
     count: Annotated[
         int, typer.Option("--count", "--samples", min=1, max=10_000, help="How many samples, one a file.")
     ] = 100,
-    seed: Annotated[int, typer.Option(help="Seed of the draw within each kind of situation.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw within each kind of situation.")] = 0,
     env: Annotated[
         str, typer.Option(help="Instead of a journal: module:factory of a Gymnasium environment of yours.")
     ] = "",
@@ -33,13 +33,13 @@ def calibrate(
     from policyloop.data.calibration import choose_calibration, record_calibration
     from policyloop.errors import UsageError
     from policyloop.link.journal import Journal
-    from policyloop.plugins import load_driver, load_factory
+    from policyloop.plugins import load_driver, make
 
     if (journal is None) == (env == ""):
         raise UsageError("calibrate takes a journal or --env, one of them", "see `policyloop calibrate --help`")
     if journal is None:
         driver = load_driver(policy, "--policy") if policy else None
-        world = load_factory(env, "--env")()
+        world = make(env, "--env")
         with progress_bar("driving") as bar:
             record_calibration(
                 world, driver, output, count, interval=interval, seed=seed, name=input_name, progress=bar

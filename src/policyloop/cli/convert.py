@@ -59,6 +59,8 @@ def convert(
     )
     if bundle is not None and bundle.exists():
         raise UsageError(f"{bundle} exists", "choose another --bundle")
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder", "give --output a file, such as policy.rknn")
     toolkit = Toolkit()
     toolkit.require()
     with progress_bar("reading") as bar:

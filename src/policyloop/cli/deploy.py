@@ -35,7 +35,9 @@ def deploy(
         bool, typer.Option("--convert-on-robot", help="With the converter there; no arenas are driven.")
     ] = False,
     keys: Directory = None,
-    expires: Annotated[float, typer.Option(min=0, help="Days until no robot takes it any more; 0 = never.")] = 0.0,
+    expires: Annotated[
+        float, typer.Option(min=0, max=36_500, help="Days until no robot takes it any more; 0 = never.")
+    ] = 0.0,
     activate: Annotated[bool, typer.Option(help="Make it the robot's current version.")] = True,
     wait: Annotated[float, typer.Option(min=0, max=3600, help="Seconds to watch whether it proves itself.")] = 90.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Let the robot check it, and change nothing.")] = False,

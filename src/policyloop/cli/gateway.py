@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from policyloop.cli import app
-from policyloop.cli.options import Host, Keys, Port, Profile, open_gateway, stop_on_signals
+from policyloop.cli.options import Host, Keys, Port, Profile, V1Port, open_gateway, stop_on_signals
 
 
 @app.command()
@@ -17,7 +17,7 @@ def gateway(
     profile: Profile = "rover",
     host: Host = "127.0.0.1",
     port: Port = 5555,
-    v1_port: Annotated[int, typer.Option(help="Also take v1 packets at this port; anybody there may send them.")] = 0,
+    v1_port: V1Port = 0,
     keys: Keys = None,
     offer: Annotated[
         Path | None, typer.Option(help="Let robots pull the signed, current bundle of this store; default: nothing.")
@@ -25,12 +25,11 @@ def gateway(
 ) -> None:
     """Receive robots' steps into a journal until Ctrl-C."""
     from policyloop.core.profile import load_profile
-    from policyloop.link.journal import Journal
+    from policyloop.link.journal import appending
 
     loaded = load_profile(profile)
     stop = stop_on_signals()
-    store = Journal(journal, loaded, writable=True)
-    try:
+    with appending(journal, loaded) as store:
         receiver = open_gateway(store, loaded, host, port, v1_port, keys, offer)
         try:
             while not stop.wait(0.2):
@@ -38,5 +37,3 @@ def gateway(
         finally:
             receiver.close()
             typer.echo(", ".join(f"{count} {name}" for name, count in receiver.counts.items()) or "nothing received")
-    finally:
-        store.close()

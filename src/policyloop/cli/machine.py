@@ -9,7 +9,7 @@ import numpy as np
 
 from policyloop.core.clock import Clock
 from policyloop.core.profile import RobotProfile
-from policyloop.plugins import load_factory
+from policyloop.plugins import load_factory, make
 from policyloop.robot.io import CommandSink, SensorSource
 
 __all__ = ["Machine", "check_io", "open_machine"]
@@ -50,7 +50,7 @@ def open_machine(
 
         return simulated_machine(profile, rng, clock), None
     if _is_factory(io):
-        return load_factory(io, "--io")(profile), None
+        return make(io, "--io", profile), None
     from policyloop.robot.bridge.opening import open_bridge
     from policyloop.robot.bridge.shared_memory import SharedMemoryBridge
 

@@ -31,6 +31,7 @@ __all__ = [
     "Port",
     "Profile",
     "Randomize",
+    "V1Port",
     "address",
     "echo_json",
     "gate_mode",
@@ -42,6 +43,10 @@ __all__ = [
 
 Profile = Annotated[str, typer.Option("--profile", help="Name of a shipped robot profile, or path of a .toml file.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port robots connect to; 0 = any free one.")]
+V1Port = Annotated[
+    int,
+    typer.Option("--v1-port", min=0, max=65535, help="Also take v1 packets at this port; anybody there may send them."),
+]
 Host = Annotated[
     str, typer.Option("--host", help="Address to listen at; another than this machine's own needs --keys.")
 ]

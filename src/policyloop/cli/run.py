@@ -53,7 +53,7 @@ def run(
     calibration: Annotated[Path | None, typer.Option(help="Take calibration samples into this folder.")] = None,
     calibration_interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two of them.")] = 10.0,
     calibration_count: Annotated[int, typer.Option(min=1, help="The folder is full with so many.")] = 100,
-    seed: Annotated[int, typer.Option(help="Seed of the exploration and the simulated world.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the exploration and the simulated world.")] = 0,
     big_cores: Annotated[bool, typer.Option("--big-cores", help="Keep to the fast ones of unequal cores.")] = False,
     real_time: Annotated[
         int, typer.Option(min=0, max=80, help="Real-time priority of the control loop (SCHED_FIFO); 0 = none.")

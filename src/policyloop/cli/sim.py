@@ -40,7 +40,7 @@ def sim(
     gateway_key: GatewayKey = "",
     robots: Annotated[int, typer.Option(min=1, max=256, help="Robots in this process.")] = 1,
     name: Annotated[str, typer.Option(help="Robots are called NAME-0, NAME-1, ...")] = "sim",
-    seed: Annotated[int, typer.Option(help="Seed of poses, noise and exploration.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of poses, noise and exploration.")] = 0,
     steps: Annotated[int, typer.Option(min=0, help="Stop after so many steps in all; 0 = go on.")] = 0,
     spool: Annotated[Path | None, typer.Option(help="Directory of the spools; default: a temporary one.")] = None,
     gate: Annotated[str, typer.Option(help="full, or limits: the robot may bump into things.")] = "full",

@@ -126,12 +126,15 @@ def verify(
     from policyloop.bundle.store import Store
     from policyloop.bundle.verify import open_bundle, read_manifest
     from policyloop.core.profile import load_profile
-    from policyloop.errors import PolicyloopError
+    from policyloop.errors import PolicyloopError, StorageError
 
+    versions = Store(store).versions()
+    if not versions:
+        raise StorageError(f"no versions in {store}", "give the directory of a store")
     ring = KeyRing(keys_directory(keys)) if trusted else None
     failure: PolicyloopError | None = None
     said: dict[str, object] = {}
-    for path in Store(store).versions():
+    for path in versions:
         try:
             named = profile or read_manifest(path, ring)[1].profile_name
             open_bundle(path, load_profile(named), ring)

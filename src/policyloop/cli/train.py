@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 import typer
 
 from policyloop.cli import app
-from policyloop.cli.options import Host, Keys, Port, Profile, open_gateway, stop_on_signals
+from policyloop.cli.options import Host, Keys, Port, Profile, V1Port, open_gateway, stop_on_signals
 from policyloop.cli.progress import LearnerConsole
 from policyloop.errors import ConfigError, UsageError
 
@@ -29,7 +29,7 @@ def train(
     ] = "spatial",
     host: Host = "127.0.0.1",
     port: Port = 5555,
-    v1_port: Annotated[int, typer.Option(help="Also take v1 packets at this port; anybody there may send them.")] = 0,
+    v1_port: V1Port = 0,
     keys: Keys = None,
     journal: Annotated[Path, typer.Option(help="Directory of the journal.")] = Path("./journal"),
     offline: Annotated[bool, typer.Option(help="Learn from the journal as it is; open no port.")] = False,
@@ -52,7 +52,7 @@ def train(
     stop_and_go: Annotated[bool, typer.Option(help="Robots pause while the learner works.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda (ROCm too).")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = torch's choice.")] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of weights and minibatches.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and minibatches.")] = 0,
     simulated: Annotated[
         int, typer.Option(min=0, help="Learn from so many simulated robots in this process; open no port.")
     ] = 0,

@@ -121,6 +121,8 @@ class Toolkit:
                 f"the vendor's converter has no wheels for Python {version[0]}.{version[1]}",
                 "give an older one: --python python3.12",
             )
+        if self.directory.exists() and not self.directory.is_dir():
+            raise StorageError(f"{self.directory} is no folder", "choose another --directory")
         fresh = self.directory.with_name(self.directory.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
         try:
@@ -293,10 +295,10 @@ def _python_version(python: str) -> tuple[int, int]:
     code = "import sys; print(*sys.version_info[:2])"
     try:
         result = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, timeout=30)
-    except (OSError, subprocess.SubprocessError) as error:
+        major, minor = map(int, result.stdout.split())
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise ConfigError(f"{python} is no Python that runs: {error}", "give another one: --python") from error
-    major, minor = result.stdout.split()
-    return int(major), int(minor)
+    return major, minor
 
 
 def _run(what: str, command: list[str]) -> None:

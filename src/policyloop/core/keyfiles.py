@@ -49,6 +49,8 @@ def write_secret(path: Path, content: KeyPair) -> None:
         UsageError: There is one already.
         StorageError: The disk refuses.
     """
+    if path.exists():
+        raise UsageError(f"{path} exists already", "use it, or move it away if it must not be trusted any more")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -57,10 +59,6 @@ def write_secret(path: Path, content: KeyPair) -> None:
             file.flush()
             os.fsync(file.fileno())
         sync_directory(path.parent)
-    except FileExistsError:
-        raise UsageError(
-            f"{path} exists already", "use it, or move it away if it must not be trusted any more"
-        ) from None
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}", "check the folder and its owner") from error
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from policyloop.core.calibration import save_inputs, save_sample
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Arrays, StepRecord
-from policyloop.errors import UsageError
+from policyloop.errors import ConfigError, UsageError
 from policyloop.link.journal import Journal
 
 __all__ = ["Coverage", "choose_calibration", "choose_positions", "draw_positions", "record_calibration"]
@@ -51,8 +51,7 @@ def choose_calibration(journal: Journal, output: Path, count: int = 100, *, seed
         UsageError: `output` holds something, or the journal nothing.
         StorageError: The disk refuses.
     """
-    if output.exists() and any(output.iterdir()):
-        raise UsageError(f"{output} is not empty", "choose another --output")
+    _check_new(output)
     positions, coverage = choose_positions(journal, count, seed=seed)
     for number, (_, step) in enumerate(journal.intact(journal.read, positions)):
         save_sample(output, number, step.observation)
@@ -85,10 +84,15 @@ def record_calibration(
 
     Raises:
         UsageError: `output` holds something.
+        ConfigError: `env` is no environment.
         StorageError: The disk refuses.
     """
-    if output.exists() and any(output.iterdir()):
-        raise UsageError(f"{output} is not empty", "choose another --output")
+    _check_new(output)
+    for needed in ("reset", "step", "action_space"):
+        if not hasattr(env, needed):
+            raise ConfigError(
+                f"a {type(env).__name__} is no Gymnasium environment: it has no {needed}", "see docs/conversion.md"
+            )
     if policy is None:
         env.action_space.seed(seed)
     observation, _ = env.reset(seed=seed)
@@ -100,6 +104,14 @@ def record_calibration(
             observation, _, terminated, truncated, _ = env.step(action)
             if terminated or truncated:
                 observation, _ = env.reset()
+
+
+def _check_new(output: Path) -> None:
+    """Raise UsageError unless `output` can become a folder of samples."""
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is no folder", "choose another --output")
+    if output.exists() and any(output.iterdir()):
+        raise UsageError(f"{output} is not empty", "choose another --output")
 
 
 def _save(output: Path, number: int, observation: Any, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from policyloop.errors import StorageError, UsageError
@@ -36,11 +37,10 @@ def export_csv(journal: Journal, output: Path, progress: Callable[[int, int], No
         written = _write(journal, staging, progress)
         staging.replace(output)
     except OSError as error:
-        staging.unlink(missing_ok=True)
         raise StorageError.cannot_write(output, error) from error
-    except BaseException:
-        staging.unlink(missing_ok=True)
-        raise
+    finally:
+        with suppress(OSError):
+            staging.unlink(missing_ok=True)
     return written
 
 

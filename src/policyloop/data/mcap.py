@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,10 @@ def export_mcap(journal: Journal, output: Path, progress: Callable[[int, int], N
             written = _write(journal, messages, file, progress)
         staging.replace(output)
     except OSError as error:
-        staging.unlink(missing_ok=True)
         raise StorageError.cannot_write(output, error) from error
-    except BaseException:
-        staging.unlink(missing_ok=True)
-        raise
+    finally:
+        with suppress(OSError):
+            staging.unlink(missing_ok=True)
     return written
 
 

@@ -56,6 +56,8 @@ def room(
     what: str, path: Path, budget_bytes: int = _SCARCE_BYTES, statvfs: StatVfs = os.statvfs, mounts: Path = _MOUNTS
 ) -> Finding:
     """Tell how much fits on the disk of `path`, whether it can be written, and whether it outlasts a power cut."""
+    if path.exists() and not path.is_dir():
+        raise StorageError(f"{path} is no folder", "name the directory itself")
     place = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
     if not os.access(place, os.W_OK):
         raise StorageError(f"this user cannot write to {place}", f"sudo chown --recursive $USER {place}")

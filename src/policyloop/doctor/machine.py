@@ -9,9 +9,11 @@ import platform
 import resource
 import shutil
 import sys
+from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
 
+from policyloop.core.profile import load_profile
 from policyloop.doctor.finding import Check, Finding, State
 from policyloop.doctor.scope import Scope
 from policyloop.robot.scheduling import big_cores
@@ -35,6 +37,7 @@ def checks(scope: Scope) -> list[Check]:
     """Return the questions about this computer."""
     return [
         Check("Python", python),
+        Check("profile", partial(described, scope.profile)),
         Check("networks on the CPU", onnxruntime),
         Check("text", text),
         Check("screen", screen),
@@ -53,6 +56,12 @@ def checks(scope: Scope) -> list[Check]:
 def python() -> Finding:
     """Tell which Python this is."""
     return Finding(what="Python", state="fine", found=f"{platform.python_version()}, {platform.machine()}")
+
+
+def described(name: str) -> Finding:
+    """Tell which robot this is about; ConfigError if its profile is wrong."""
+    profile = load_profile(name)
+    return Finding(what="profile", state="fine", found=f"{profile.name} ({profile.digest[:12]})")
 
 
 def onnxruntime(possible: Path = _CPUS / "possible") -> Finding:

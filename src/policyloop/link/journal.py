@@ -226,7 +226,7 @@ class Journal:
 
 @contextmanager
 def appending(directory: Path, profile: RobotProfile) -> Iterator[Journal]:
-    """Give a journal to append to; of one that is new and holds no step at the end, nothing is left behind.
+    """Give a journal to append to; of a new one that failed before its first step, nothing is left behind.
 
     Raises:
         IncompatibleError, StorageError: As `Journal`.
@@ -236,13 +236,13 @@ def appending(directory: Path, profile: RobotProfile) -> Iterator[Journal]:
     journal = Journal(directory, profile, writable=True)
     try:
         yield journal
-    finally:
-        unused = journal.next == 0
-        if unused:
-            for path in set(directory.iterdir()) - before:
-                path.unlink()
-        journal.close()
-        if unused:
+    except BaseException:
+        if journal.next == 0:
             with suppress(OSError):  # somebody else has put something there
+                for path in set(directory.iterdir()) - before:
+                    path.unlink()
                 for path in made:
                     path.rmdir()
+        raise
+    finally:
+        journal.close()

@@ -186,6 +186,8 @@ def _prepare(path: Path) -> None:
             raise StorageError(f"{path.parent} belongs to, or can be written by, others", "give another --control")
         if not path.exists():
             return
+        if not path.is_socket():
+            raise StorageError(f"{path} is there already, and no socket", "give another --control")
         if _answers(path):
             raise UsageError(f"another robot's program answers at {path}", "give this one another --name")
         path.unlink()
