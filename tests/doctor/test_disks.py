@@ -74,12 +74,6 @@ def on(kind: str, tmp_path: Path) -> Path:
         (9 * GB, "fuse.sshfs", "doubtful"),
     ],
 )
-def test_a_file_in_place_of_a_folder_is_wrong(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="is no folder"):
-        disks.room("disk of the store", tmp_path / "file")
-
-
 def test_a_disk_is_judged_by_its_room_and_its_kind(tmp_path: Path, free: int, kind: str, state: str) -> None:
     found = disks.room("disk", tmp_path / "not" / "yet", statvfs=disk(free), mounts=on(kind, tmp_path))
     assert found.state == state
@@ -203,3 +197,9 @@ def test_only_what_was_named_is_looked_at(journal: Callable[..., Path], store: S
     answers = [check.ask() for check in disks.checks(scope)]
     assert len(answers) == 5
     assert all(isinstance(one, Finding | list) for one in answers)
+
+
+def test_a_file_in_place_of_a_folder_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="is no folder"):
+        disks.room("disk of the store", tmp_path / "file")

@@ -20,12 +20,6 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_the_profile_is_named_and_an_unknown_one_is_refused() -> None:
-    assert machine.described("rover").found.startswith("rover (")
-    with pytest.raises(ConfigError, match="no profile 'submarine'"):
-        machine.described("submarine")
-
-
 def test_a_machine_that_can_run_these_tests_has_nothing_wrong() -> None:
     for check in machine.checks(machine.Scope()):
         found = check.ask()
@@ -133,3 +127,9 @@ def test_big_cores_are_named(tmp_path: Path) -> None:
         write(tmp_path / f"cpu{core}" / "cpu_capacity", "530\n" if core == min(os.sched_getaffinity(0)) else "1024\n")
     alike = len(os.sched_getaffinity(0)) == 1
     assert ("all alike" if alike else "big ones") in machine.cores(tmp_path).found
+
+
+def test_the_profile_is_named_and_an_unknown_one_is_refused() -> None:
+    assert machine.described("rover").found.startswith("rover (")
+    with pytest.raises(ConfigError, match="no profile 'submarine'"):
+        machine.described("submarine")

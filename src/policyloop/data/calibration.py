@@ -88,7 +88,7 @@ def record_calibration(
         StorageError: The disk refuses.
     """
     _check_new(output)
-    for needed in ("reset", "step", "action_space"):
+    for needed in ("reset", "step", *(["action_space"] if policy is None else [])):
         if not hasattr(env, needed):
             raise ConfigError(
                 f"a {type(env).__name__} is no Gymnasium environment: it has no {needed}", "see docs/conversion.md"
