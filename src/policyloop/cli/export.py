@@ -21,6 +21,7 @@ def export(
     from policyloop.cli.progress import progress_bar
     from policyloop.convert.export import check_parity, export_onnx, probe_features
     from policyloop.convert.graph import prepare
+    from policyloop.core.files import write_file
     from policyloop.errors import StorageError
     from policyloop.learn.checkpoint import load_checkpoint
 
@@ -31,7 +32,7 @@ def export(
         prepared = prepare(data)  # refuses what the NPU's converter would refuse, by name
         parity = check_parity(network, data, saved.state.profile, probe_features(saved.state.profile, 64))
     try:
-        output.write_bytes(data)
+        write_file(output, data)
     except OSError as error:
         raise StorageError.cannot_write(output, error) from error
     if as_json:
