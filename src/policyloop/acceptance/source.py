@@ -62,8 +62,10 @@ def open_source(
     if (journal is None) == (calibration is None):
         raise UsageError("a conversion is judged on samples: give --journal or --calibration, one of them")
     found = bundle_directory(find_policy(path))
-    recording = None if journal is None else Journal(journal, progress=progress)
+    recording = None if journal is None else Journal(journal)
     try:
+        if recording is not None:
+            recording.progress = progress
         bundle, profile = _policy(found, chosen_profile, recording)
         network = prepare(bundle.network if bundle else _read(found), allow_cpu=allow_cpu)
         normalizer = bundle.manifest.normalizer if bundle else None

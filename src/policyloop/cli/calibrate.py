@@ -46,7 +46,7 @@ def calibrate(
             )
         typer.echo(f"{count} observations in {output}")
         return
-    with progress_bar("choosing") as bar, closing(Journal(journal, progress=bar)) as opened:
+    with closing(Journal(journal)) as opened, progress_bar("choosing") as opened.progress:
         coverage = choose_calibration(opened, output, count, seed=seed)
     if as_json:
         echo_json(coverage)

@@ -26,7 +26,7 @@ def info(
     from policyloop.link.journal import Journal
     from policyloop.link.summary import summarise
 
-    with progress_bar("reading") as bar, closing(Journal(journal, progress=bar)) as opened:
+    with closing(Journal(journal)) as opened, progress_bar("reading") as opened.progress:
         summary = summarise(opened, checkpoint_dir)
     if as_json:
         echo_json(summary)

@@ -57,7 +57,7 @@ def promote(
         raise UsageError(f"{bare[0]} is no bundle, no store takes it", "policyloop import makes one; or use --dry-run")
     rule = PromotionRule(confidence=confidence)
     if journal is not None:
-        with progress_bar("reading") as bar, closing(Journal(journal, contest.profile, progress=bar)) as recorded:
+        with closing(Journal(journal, contest.profile)) as recorded, progress_bar("reading") as recorded.progress:
             report = judge_recorded(contest, rule, recorded)
     else:
         report = _driven(contest, rule, episodes, arena_seed, gate, processes or os.cpu_count() or 1)

@@ -34,7 +34,7 @@ def view(
     from policyloop.view.episodes import find_episode, list_episodes
     from policyloop.view.reel import load_reel
 
-    with progress_bar("reading") as bar, closing(Journal(journal, progress=bar)) as opened:
+    with closing(Journal(journal)) as opened, progress_bar("reading") as opened.progress:
         episodes = list_episodes(opened, robot) if list_only else []
         if not list_only:
             number, found = find_episode(opened, robot, episode)

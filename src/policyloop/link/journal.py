@@ -58,6 +58,8 @@ class Journal:
         directory: Where it lives.
         profile: Required to write; a reader takes it from the journal.
         writable: Open for the gateway.
+
+    Attributes:
         progress: Called with (records read, records to read) whenever many are read one after the other.
 
     Raises:
@@ -65,15 +67,8 @@ class Journal:
         StorageError: It does not exist, is locked, or the disk refuses.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        profile: RobotProfile | None = None,
-        *,
-        writable: bool = False,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> None:
-        self._progress = progress
+    def __init__(self, directory: Path, profile: RobotProfile | None = None, *, writable: bool = False) -> None:
+        self.progress: Callable[[int, int], None] = lambda done, total: None
         about_path = directory / "journal.json"
         if not about_path.exists() and not writable:
             raise StorageError(
@@ -164,7 +159,7 @@ class Journal:
         if positions is None:
             positions = range(self._log.first, self._log.next)
         for done, position in enumerate(positions):
-            self._progress(done, len(positions))
+            self.progress(done, len(positions))
             try:
                 yield position, read(position)
             except (StorageError, WireError) as error:
