@@ -198,6 +198,16 @@ def test_a_robot_elsewhere_has_no_buttons_but_a_way(
     assert page.locator("#stop").is_hidden()
 
 
+def test_robots_that_were_not_heard_for_long_stand_behind_the_others(
+    serve: Serve, visit: Visit, journal: Journal, make_step: MakeStep, tmp_path: Path
+) -> None:
+    append(journal, make_step, 0, robot="a-long-gone", wall_clock_s=time.time() - 600)
+    append(journal, make_step, 1, robot="here")
+    page = visit(serve(tmp_path / "journal").url)
+    page.get_by_role("heading", name="a-long-gone").wait_for()
+    assert page.locator(".robot h2").all_inner_texts() == ["here", "a-long-gone"]
+
+
 def test_who_knows_the_token_gets_in_and_it_stays_out_of_addresses(
     serve: Serve, visit: Visit, journal: Journal, tmp_path: Path
 ) -> None:

@@ -107,6 +107,19 @@ def test_age_is_that_of_the_newest_line(tmp_path: Path) -> None:
     assert view.shown().age_s == pytest.approx(60, abs=2)
 
 
+@pytest.mark.parametrize(
+    ("ages_s", "overdue"),
+    [((), False), ((50,), False), ((70,), True), ((600, 400, 300), False), ((200, 190, 170), True)],
+)
+def test_a_learner_is_overdue_after_three_times_its_usual_pause(
+    ages_s: tuple[float, ...], overdue: bool, tmp_path: Path
+) -> None:
+    write(tmp_path, *({"step": 1, "wall_clock_s": time.time() - age_s} for age_s in ages_s))
+    view = LearnerView(tmp_path)
+    view.read()
+    assert view.is_overdue == overdue
+
+
 def test_the_next_update_comes_when_the_rollout_is_full() -> None:
     # 8192 steps, 1000 of 2000 unread ones are the policy's; 40 steps a second, half of them the policy's
     assert time_to_next_update(8192, 2000, 0.5, 40.0) == pytest.approx((8192 - 1000) / 20)

@@ -37,11 +37,11 @@ def test_the_pictures_of_the_docs_can_be_taken(
     folder.mkdir(exist_ok=True, parents=True)
     monkeypatch.chdir(tmp_path)
     text = files("policyloop.profiles").joinpath("rover-mini.toml").read_text()
-    finer = text.replace("width = 64", "width = 212").replace("height = 36", "height = 120")  # worth a picture
+    finer = text.replace("width = 64", "width = 128").replace("height = 36", "height = 72")  # worth a picture
     Path("rover.toml").write_text(finer)
     profile = load_profile("rover.toml")
     assert profile.camera is not None
-    assert (profile.camera.width, profile.camera.height) == (212, 120)
+    assert (profile.camera.width, profile.camera.height) == (128, 72)
     settings = DemoSettings(out=Path("demo"), minutes=12.0 if wanted else 2.5, profile="rover.toml", episodes=2)
     run_loop(settings, threading.Event(), lambda *progress: None)
     journal = Journal(Path("demo/journal"), profile, writable=True)

@@ -96,7 +96,7 @@ def _unread(tail: JournalTail | None, learner: LearnerView | None) -> int | None
 
 
 def _next_update_s(robots: Robots, learner: LearnerView | None, unread: int | None) -> float | None:
-    if learner is None or unread is None:
+    if learner is None or unread is None or learner.is_overdue:
         return None
     rate_hz = sum(view.rate_hz for view in robots.views)
     return time_to_next_update(int(learner.number("rollout") or 0), unread, robots.policy_share, rate_hz)

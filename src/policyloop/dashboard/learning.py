@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections import deque
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +30,9 @@ _MAX_LINES = 5000
 _MAX_LINE_BYTES = 64 << 10
 _MAX_READ_BYTES = 8 << 20
 _MAX_POINTS = 400
+_RECENT = 6
+_LONG_S = 60.0
+"""Until then nobody calls a learner overdue."""
 
 
 class Curve(msgspec.Struct, frozen=True):
@@ -129,6 +133,14 @@ class LearnerView:
         """Seconds since the newest line, by the wall clock."""
         written_s = self.number("wall_clock_s")
         return math.inf if written_s is None else max(0.0, time.time() - written_s)
+
+    @property
+    def is_overdue(self) -> bool:
+        """It has been silent for much longer than between any two of its last updates: it waits, or has ended."""
+        newest = islice(reversed(self._lines), _RECENT)
+        written_s = [written for line in newest if (written := _number(line.get("wall_clock_s"))) is not None]
+        usual_s = max((after - before for after, before in pairwise(written_s)), default=0.0)
+        return bool(written_s) and self.age_s > max(_LONG_S, 3 * usual_s)
 
     def shown(self) -> LearnerShown:
         """Return what the page shows."""

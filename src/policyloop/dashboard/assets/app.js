@@ -5,7 +5,7 @@ import * as learner from "./learner.js";
 import { RobotCard } from "./robot.js";
 import * as store from "./store.js";
 
-const LOST_S = 1.5, RETRY_MS = 1000, LOOK_MS = 250, SAID_MS = 5000, HIDDEN_MS = 500, LONGEST_REST_MS = 100, MAX_LOOKED_AT = 16;
+const LOST_S = 1.5, AWAY_S = 60, RETRY_MS = 1000, LOOK_MS = 250, SAID_MS = 5000, HIDDEN_MS = 500, LONGEST_REST_MS = 100, MAX_LOOKED_AT = 16;
 const byId = (id) => document.getElementById(id);
 const cards = new Map();
 const pictures = [];
@@ -30,13 +30,14 @@ function showFrame(message) {
   frame = message;
   const robots = new Map(message.robots.map((robot) => [robot.name, robot]));
   const controls = new Map(message.controls.map((control) => [control.name, control]));
-  const names = [...new Set([...controls.keys(), ...robots.keys()])].sort();
+  const isAway = (name) => !controls.has(name) && robots.get(name).age_s > AWAY_S;
+  const sorted = [...new Set([...controls.keys(), ...robots.keys()])].sort();
+  const names = [...sorted.filter((name) => !isAway(name)), ...sorted.filter(isAway)];
   for (const [name, card] of cards) if (!names.includes(name)) { card.element.remove(); cards.delete(name); }
   names.forEach((name, i) => {
-    if (!cards.has(name)) {
-      cards.set(name, new RobotCard(name, watch));
-      byId("cards").insertBefore(cards.get(name).element, byId("cards").children[i] || null);
-    }
+    if (!cards.has(name)) cards.set(name, new RobotCard(name, watch));
+    const { element } = cards.get(name), there = byId("cards").children[i];
+    if (there !== element) byId("cards").insertBefore(element, there || null);
     cards.get(name).update(robots.get(name) || null, controls.get(name) || null, message);
   });
   byId("nobody").hidden = names.length > 0;

@@ -14,6 +14,8 @@ function shape(tag, attributes, text) {
 export function chart({ title, unit, points }) {
   const [lastStep, lastValue] = points[points.length - 1];
   const values = points.map((point) => point[1]);
+  const head = make("figcaption", {}, make("span", {}, title), make("strong", {}, number(lastValue)), make("small", {}, unit === "1" ? "" : unit));
+  if (points.length < 2) return make("figure", { class: "chart" }, head);
   let low = Math.min(...values), high = Math.max(...values);
   if (low === high) { low -= 1; high += 1; }
   const first = points[0][0], span = Math.max(1, lastStep - first);
@@ -36,7 +38,6 @@ export function chart({ title, unit, points }) {
     shape("text", { x: LEFT - 5, y: TOP + 4, "text-anchor": "end" }, number(high)),
     shape("text", { x: LEFT - 5, y: HEIGHT - BOTTOM, "text-anchor": "end" }, number(low)),
   );
-  const head = make("figcaption", {}, make("span", {}, title), make("strong", {}, number(lastValue)), make("small", {}, unit === "1" ? "" : unit));
   return make("figure", { class: "chart" }, head, svg);
 }
 
