@@ -21,6 +21,7 @@ __all__ = [
     "VerificationError",
     "WireError",
     "error_of",
+    "install_extra",
 ]
 
 
@@ -75,13 +76,18 @@ class ConfigError(PolicyloopError):
     exit_code = 3
 
 
+def install_extra(extra: str) -> str:
+    """Say how an optional part of policyloop is installed."""
+    return f"pip install '.[{extra}]' in the checkout of policyloop"
+
+
 class MissingExtra(ConfigError):
     """An optional part of policyloop is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
             f"this command needs {package}, which is not installed",
-            f"pip install 'policyloop[{extra}]'",
+            install_extra(extra),
         )
 
 

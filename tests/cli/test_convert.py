@@ -163,7 +163,7 @@ def test_a_board_converts_without_torch_and_without_a_simulator(
         [sys.executable, "-c", program, *map(str, command)], capture_output=True, text=True, timeout=120, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert "not driven: mujoco is not installed: pip install 'policyloop[sim]'" in result.stdout
+    assert "not driven: mujoco is not installed: pip install '.[sim]'" in result.stdout
     assert (tmp_path / "policy.rknn").read_bytes()[:4] == b"RKNN"
 
 

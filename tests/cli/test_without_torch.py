@@ -63,7 +63,7 @@ def test_a_command_that_needs_torch_says_what_to_install(tmp_path: Path) -> None
     result = run(COMMAND, "example", "lite3", "--output", tmp_path / "example")
     assert result.returncode == 3
     assert "this command needs torch, which is not installed" in result.stderr
-    assert "pip install 'policyloop[train]'" in result.stderr
+    assert "pip install '.[train]'" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "example").exists()
 

@@ -103,7 +103,7 @@ def test_a_robot_gets_the_command_line_and_none_of_the_trainers_packages(robot: 
     headers = sorted(path.name for path in (robot.parent / "include").glob("*.hpp"))
     assert headers == sorted(path.name for path in (ROOT / "cpp").glob("*.hpp"))
     doctor = run(robot, "policyloop", "doctor", "--limit", 100)
-    assert "pip install 'policyloop[train]'" in doctor.stdout
+    assert "pip install '.[train]'" in doctor.stdout
 
 
 @pytest.mark.long

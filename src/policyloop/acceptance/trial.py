@@ -23,7 +23,7 @@ from policyloop.convert.rknn import Converted, ConverterOptions, Precision, conv
 from policyloop.convert.samples import Samples
 from policyloop.convert.toolkit import Toolkit
 from policyloop.core.profile import RobotProfile
-from policyloop.errors import UsageError
+from policyloop.errors import UsageError, install_extra
 from policyloop.runtime.onnx_backend import run_onnx
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _arenas(
         if why := why_not_simulated(profile):
             return None, why
     except ImportError as error:  # a board has no simulator
-        return None, f"{error.name} is not installed: pip install 'policyloop[sim]'"
+        return None, f"{error.name} is not installed: {install_extra('sim')}"
     return Arenas(network, calibration, bundle, profile, seeds), ""
 
 

@@ -17,13 +17,13 @@ def calibrate(
     output: Annotated[Path, typer.Option(help="New folder for calibration_0000.npz and so on.")],
     journal: Annotated[Path | None, typer.Argument(help="Directory of the journal to choose from.")] = None,
     count: Annotated[
-        int, typer.Option("--count", "--samples", min=1, max=10_000, help="How many samples, one a file.")
+        int, typer.Option("--count", "--samples", min=1, max=10_000, help="Number of samples; each becomes a file.")
     ] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draw within each kind of situation.")] = 0,
     env: Annotated[
         str, typer.Option(help="Instead of a journal: module:factory of a Gymnasium environment of yours.")
     ] = "",
-    policy: Annotated[str, typer.Option(help="module:factory of what drives it: observation -> action.")] = "",
+    policy: Annotated[str, typer.Option(help="module:factory of a policy: observation -> action.")] = "",
     interval: Annotated[int, typer.Option(min=1, help="Steps of the environment between two samples.")] = 10,
     input_name: Annotated[str, typer.Option(help="Name of the network's input, if observations are arrays.")] = "obs",
     as_json: Annotated[bool, typer.Option("--json", help="Print the coverage as JSON.")] = False,

@@ -19,7 +19,7 @@ def chaos(
     faults: Annotated[list[str] | None, typer.Argument(help="Names of faults; --all for all of them.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Try every fault, one after the other.")] = False,
     profile: Profile = "rover-mini",
-    seed: Annotated[int, typer.Option(min=0, help="Of the arena.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the arena.")] = 3,
     as_json: Json = False,
 ) -> None:
     """Break a driving robot in every way we know; exit code 6 if it does not do what it must."""

@@ -32,8 +32,8 @@ def convert(
     algorithm: Annotated[
         str, typer.Option(help="How INT8 ranges are found: normal, kl_divergence, or mmse, which is slow.")
     ] = "normal",
-    per_channel: Annotated[bool, typer.Option(help="A scale for each channel of a weight, or one a layer.")] = True,
-    optimization_level: Annotated[int, typer.Option(min=0, max=3, help="The converter's.")] = 3,
+    per_channel: Annotated[bool, typer.Option(help="One scale per channel of a weight, not per layer.")] = True,
+    optimization_level: Annotated[int, typer.Option(min=0, max=3, help="The converter's optimisation level.")] = 3,
     allow_cpu: Annotated[bool, typer.Option("--allow-cpu", help="Accept layers on the board's CPU.")] = False,
     episodes: Annotated[int, typer.Option(min=0, help="Simulated arenas to drive in closed loop; 0 = none.")] = 50,
     held_out: Annotated[int, typer.Option(min=8, help="Samples of a journal to judge with.")] = 500,

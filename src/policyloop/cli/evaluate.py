@@ -17,7 +17,7 @@ def evaluate(
         str, typer.Argument(help="A bundle, checkpoint, store, demo folder or .onnx file; or scripted or random.")
     ],
     profile: Annotated[str, typer.Option(help="Robot profile; default: the policy's, or rover-mini.")] = "",
-    episodes: Annotated[int, typer.Option(min=1, help="Arenas to drive.")] = 50,
+    episodes: Annotated[int, typer.Option(min=1, help="Arenas to drive, or walks of a quadruped.")] = 50,
     arena_seed: Annotated[int, typer.Option(min=0, help="Seed of the first arena.")] = 1_000_000,
     gate: Annotated[str, typer.Option(help="full; or limits: judge the driver without the distance rule.")] = "limits",
     randomize: Randomize = "",

@@ -83,7 +83,7 @@ def revoke(
     signing: Signing = False,
     keys: Directory = None,
 ) -> None:
-    """Let a robot connect no more; a connection that stands is cut within a second. Or trust a signer no more."""
+    """Stop a robot from connecting (an open connection is cut within a second), or stop trusting a signer."""
     from policyloop.bundle.signing import KeyRing
     from policyloop.link.keys import AllowList
 

@@ -47,11 +47,9 @@ V1Port = Annotated[
     int,
     typer.Option("--v1-port", min=0, max=65535, help="Also take v1 packets at this port; anybody there may send them."),
 ]
-Host = Annotated[
-    str, typer.Option("--host", help="Address to listen at; another than this machine's own needs --keys.")
-]
+Host = Annotated[str, typer.Option("--host", help="Address to listen at; any but loopback needs --keys.")]
 Keys = Annotated[
-    Path | None, typer.Option("--keys", help="Directory of this machine's keys: encrypt, and know the peer.")
+    Path | None, typer.Option("--keys", help="Directory of this machine's keys; encrypts, and checks the peer.")
 ]
 Randomize = Annotated[
     str,

@@ -38,7 +38,7 @@ def arm(name: Name = "", control: Control = None) -> None:
 
 @robot_app.command()
 def disarm(name: Name = "", control: Control = None) -> None:
-    """Let nobody drive; after a trip: take note of it."""
+    """Disarm the robot, or clear a trip; nothing may move it."""
     _ask("disarm", name, control)
 
 
@@ -50,7 +50,7 @@ def stop(name: Name = "", control: Control = None) -> None:
 
 @robot_app.command()
 def release(name: Name = "", control: Control = None) -> None:
-    """Release the emergency stop; nothing moves by that."""
+    """Release the emergency stop. The robot stays still until somebody arms it."""
     _ask("release", name, control)
 
 

@@ -41,18 +41,18 @@ def run(
     keys: Keys = None,
     gateway_key: GatewayKey = "",
     name: Annotated[str, typer.Option(help="Name of this robot; default: its key's, or the machine's.")] = "",
-    seconds: Annotated[float, typer.Option(min=0, help="Stop after so long; 0 = go on.")] = 0.0,
+    seconds: Annotated[float, typer.Option(min=0, help="Stop after this many seconds; 0 = never.")] = 0.0,
     arm: Annotated[
         bool, typer.Option("--arm", help="Arm the robot once its input has been healthy for a second.")
     ] = False,
     control: Annotated[
         Path | None, typer.Option(help="Socket for `policyloop robot`; default: after the robot's name.")
     ] = None,
-    explore: Annotated[bool, typer.Option(help="Let the policy draw its actions.")] = False,
+    explore: Annotated[bool, typer.Option(help="Explore: draw actions at random around the policy's mean.")] = False,
     spool: Annotated[Path | None, typer.Option(help="Directory of the spool; default: a temporary one.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="Take calibration samples into this folder.")] = None,
     calibration_interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two of them.")] = 10.0,
-    calibration_count: Annotated[int, typer.Option(min=1, help="The folder is full with so many.")] = 100,
+    calibration_count: Annotated[int, typer.Option(min=1, help="Stop after this many samples.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the exploration and the simulated world.")] = 0,
     big_cores: Annotated[bool, typer.Option("--big-cores", help="Keep to the fast ones of unequal cores.")] = False,
     real_time: Annotated[

@@ -41,13 +41,14 @@ def sim(
     robots: Annotated[int, typer.Option(min=1, max=256, help="Robots in this process.")] = 1,
     name: Annotated[str, typer.Option(help="Robots are called NAME-0, NAME-1, ...")] = "sim",
     seed: Annotated[int, typer.Option(min=0, help="Seed of poses, noise and exploration.")] = 0,
-    steps: Annotated[int, typer.Option(min=0, help="Stop after so many steps in all; 0 = go on.")] = 0,
+    steps: Annotated[int, typer.Option(min=0, help="Stop after this many steps in all; 0 = never.")] = 0,
     spool: Annotated[Path | None, typer.Option(help="Directory of the spools; default: a temporary one.")] = None,
     gate: Annotated[str, typer.Option(help="full, or limits: the robot may bump into things.")] = "full",
     disturb: Annotated[bool, typer.Option(help="Disturb the scripted driver now and then.")] = True,
-    explore: Annotated[bool, typer.Option(help="Let a policy draw its actions.")] = True,
+    explore: Annotated[bool, typer.Option(help="Explore: draw actions at random around the policy's mean.")] = True,
     assisted: Annotated[
-        int, typer.Option(min=0, help="Robots that drive the bare policy, helped by the scripted driver where stuck.")
+        int,
+        typer.Option(min=0, help="Robots that drive without exploration; the scripted driver helps when stuck."),
     ] = 0,
     pupil: Annotated[
         str, typer.Option(help="This bundle or store drives; recorded is what the scripted driver would have done.")
@@ -57,9 +58,10 @@ def sim(
         str, typer.Option(help="Sparse arenas first, dense ones later: default, or a .toml file of levels.")
     ] = "",
     hardware: Annotated[
-        Path | None, typer.Option(help="Be the hardware of a controller in C++, by this shared file, in real time.")
+        Path | None,
+        typer.Option(help="Simulate what a C++ controller drives, over this shared file, in real time."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0, help="Of --hardware: stop after so long; 0 = go on.")] = 0.0,
+    seconds: Annotated[float, typer.Option(min=0, help="Of --hardware: seconds to run; 0 = go on.")] = 0.0,
     forward: Annotated[float, typer.Option(help="Of --hardware: m/s that the operator asks for.")] = 0.5,
 ) -> None:
     """Drive simulated robots and stream what they see and do, as fast as this core allows."""

@@ -76,7 +76,7 @@ def activate(store: Where, version: Version) -> None:
 
 @store_app.command("mark-good")
 def mark_good(store: Where, version: Version) -> None:
-    """Say that a version has proved itself."""
+    """Mark a version good by hand; overrules a bad mark."""
     from policyloop.bundle.store import Store
 
     opened = Store(store)

@@ -23,7 +23,7 @@ def install(
     ] = "",
     again: Annotated[bool, typer.Option("--again", help="Make it anew even if it is whole.")] = False,
 ) -> None:
-    """Make an environment for rknn-toolkit2 beside this one: it shares no version with anything."""
+    """Install rknn-toolkit2 into an environment of its own; its pinned versions fit no other."""
     from policyloop.convert.toolkit import TOOLKIT_VERSION, Toolkit
 
     toolkit = Toolkit(directory)

@@ -45,10 +45,11 @@ def train(
         bool, typer.Option("--offer", help="Let robots pull the newest policy, once it is signed.")
     ] = False,
     sign: Annotated[
-        Path | None, typer.Option(help="Directory of a signing key: sign every policy. It then lives on this machine.")
+        Path | None,
+        typer.Option(help="Directory of a signing key, kept on this machine: sign every policy."),
     ] = None,
-    updates: Annotated[int, typer.Option(min=0, help="Stop after so many updates; 0 = go on.")] = 0,
-    minutes: Annotated[float, typer.Option(min=0, help="Stop after so long; 0 = go on.")] = 0.0,
+    updates: Annotated[int, typer.Option(min=0, help="Stop after this many updates; 0 = never.")] = 0,
+    minutes: Annotated[float, typer.Option(min=0, help="Stop after this many minutes; 0 = never.")] = 0.0,
     stop_and_go: Annotated[bool, typer.Option(help="Robots pause while the learner works.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda (ROCm too).")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = torch's choice.")] = 0,

@@ -67,7 +67,7 @@ def _check_numbers(graph: onnx.GraphProto, source: str) -> None:
     for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor)
         if values.dtype.kind == "f" and np.isnan(values).any():
-            raise VerificationError(f"{source}: {tensor.name} holds numbers that are none", "take an older checkpoint")
+            raise VerificationError(f"{source}: {tensor.name} holds NaN", "take an older checkpoint")
 
 
 def _match(graph: onnx.GraphProto, source: str, profile: RobotProfile) -> dict[str, str]:

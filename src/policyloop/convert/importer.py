@@ -186,9 +186,9 @@ def _parity(data: bytes, adopted: AdoptedNetwork, probes: list[Arrays], source: 
     found = _answers(adopted.network, features, source)
     errors = np.abs((np.tanh(found) if adopted.ended_in_tanh else found) - expected)
     if not np.isfinite(found).all():
-        raise VerificationError(f"{source} answers with numbers that are none", "take an older checkpoint")
+        raise VerificationError(f"{source} answers with NaN or infinity", "take an older checkpoint")
     if not errors.max() <= MAX_PARITY_ERROR:
-        raise VerificationError(f"{source} answers otherwise under our names, by {errors.max():.2e}", "report this")
+        raise VerificationError(f"{source} gives other answers after import, by {errors.max():.2e}", "report this")
     return Parity(observations=len(probes), max_abs_error=float(errors.max()), mean_abs_error=float(errors.mean()))
 
 

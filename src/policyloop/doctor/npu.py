@@ -14,6 +14,7 @@ from policyloop.convert.toolkit import TOOLKIT_VERSION, Toolkit, toolkit_directo
 from policyloop.doctor.finding import Check, Finding, State
 from policyloop.doctor.scope import Scope
 from policyloop.doctor.training import installed
+from policyloop.errors import install_extra
 from policyloop.runtime.rknn_backend import NPU_DEVICES, board_npu
 
 __all__ = ["LIBRARIES", "checks", "runtime_version"]
@@ -43,7 +44,7 @@ def converter() -> Finding:
     missing = [name for name in ("onnx", "onnxslim") if find_spec(name) is None]
     if missing:
         found = f"without {', '.join(missing)}"
-        return Finding(what=what, state="absent", found=found, remedy="pip install 'policyloop[convert]'")
+        return Finding(what=what, state="absent", found=found, remedy=install_extra("convert"))
     problem = toolkit.missing()
     if not problem:
         return Finding(what=what, state="fine", found=f"rknn-toolkit2 {TOOLKIT_VERSION} in {toolkit.directory}")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from policyloop.doctor.finding import Check, Finding
 from policyloop.doctor.scope import Scope
+from policyloop.errors import install_extra
 
 __all__ = ["Build", "checks", "installed"]
 
@@ -65,7 +66,7 @@ def torch_build(folder: Path | None = None) -> Build | None:
 
 def training(build: Build | None = None) -> Finding:
     """Tell whether this machine can train."""
-    what, remedy = "training", "pip install 'policyloop[train]'"
+    what, remedy = "training", install_extra("train")
     missing = [name for name in ("torch", "onnx", "safetensors") if find_spec(name) is None]
     if missing:
         return Finding(what=what, state="absent", found=f"without {', '.join(missing)}", remedy=remedy)
@@ -137,7 +138,7 @@ def simulation() -> Finding:
     """Tell whether robots can be simulated."""
     what = "simulation"
     if find_spec("mujoco") is None:
-        return Finding(what=what, state="absent", found="without mujoco", remedy="pip install 'policyloop[sim]'")
+        return Finding(what=what, state="absent", found="without mujoco", remedy=install_extra("sim"))
     rays = "embreex" if find_spec("embreex") else "mj_multiRay, 2 to 4 times slower than embreex"
     return Finding(what=what, state="fine", found=f"mujoco, camera by {rays}")
 
@@ -148,5 +149,5 @@ def datasets() -> Finding:
     missing = [name for name in ("mcap", "rosbags", "pyarrow") if find_spec(name) is None]
     if missing:
         found = f"without {', '.join(missing)}: no MCAP, ROS 2 bags or LeRobotDataset"
-        return Finding(what=what, state="absent", found=found, remedy="pip install 'policyloop[data]'")
+        return Finding(what=what, state="absent", found=found, remedy=install_extra("data"))
     return Finding(what=what, state="fine", found="MCAP, ROS 2 bags, LeRobotDataset")

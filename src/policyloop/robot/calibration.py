@@ -23,7 +23,7 @@ class CalibrationSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     interval_s: float = 10.0
     count: int = 100
-    """The folder is full with so many."""
+    """After so many it stops."""
 
 
 class CalibrationCapture:
