@@ -38,6 +38,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("evaluate scripted --randomize folder", 3, "cannot read folder", "TOML"),
         ("evaluate scripted --randomize file", 3, "file: not valid TOML", "KEY = VALUE"),
         ("gateway --journal new --host 0.0.0.0", 6, "0.0.0.0", "keys new"),
+        ("train --journal new --host 0.0.0.0", 6, "0.0.0.0", "keys new"),
         ("gateway --journal new --keys nowhere --port 0", 3, "no key at nowhere", "keys new"),
         ("gateway --journal new --v1-port -5", 2, "--v1-port", ""),
         ("gateway --journal new --v1-port 99999", 2, "--v1-port", ""),

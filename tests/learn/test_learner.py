@@ -463,6 +463,18 @@ def test_a_learner_that_waits_for_demonstrations_can_be_stopped(live: tuple[Jour
     assert place.updates() == []
 
 
+def test_a_learner_that_is_stopped_while_it_clones_ends_at_once_and_can_begin_again(
+    journal: Journal, place: Place
+) -> None:
+    stop = threading.Event()
+    with pytest.raises(KeyboardInterrupt):
+        place.learner(journal, stop=stop, report=stops_when(stop, "cloning", 0)).run()
+    assert place.updates() == []
+    assert place.store.current is None
+    place.learner(journal).run()
+    assert place.updates()
+
+
 def test_a_learner_that_is_stopped_while_it_collects_leaves_a_checkpoint(
     live: tuple[Journal, Gateway], place: Place
 ) -> None:

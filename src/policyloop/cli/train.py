@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -93,7 +94,7 @@ def train(
     from policyloop.learn.learner import Learner
     from policyloop.learn.ranks import Ranks
     from policyloop.learn.settings import LearnerName, LearnerSettings
-    from policyloop.link.journal import Journal
+    from policyloop.link.journal import Journal, appending
 
     stop = stop_on_signals()
     loaded = load_profile(profile)
@@ -127,32 +128,31 @@ def train(
         finally:
             ranks.close()
         return
-    log = Journal(journal, loaded, writable=not offline)
     receiver, console = None, LearnerConsole()
-    try:
-        if not offline:
-            receiver = open_gateway(log, loaded, host, port, v1_port, keys, store if offer else None)
-        worker = Learner(
-            log,
-            settings,
-            checkpoints=checkpoint_dir,
-            store=Store(store),
-            runs=tensorboard_dir,
-            gateway=receiver,
-            resume=resume,
-            parent=parent,
-            report=console,
-            stop=stop,
-            signer=signer,
-            ranks=ranks,
-        )
-        worker.run()
-    finally:
-        console.close()
-        if receiver is not None:
-            receiver.close()
-        log.close()
-        ranks.close()
+    with closing(Journal(journal, loaded)) if offline else appending(journal, loaded) as log:
+        try:
+            if not offline:
+                receiver = open_gateway(log, loaded, host, port, v1_port, keys, store if offer else None)
+            worker = Learner(
+                log,
+                settings,
+                checkpoints=checkpoint_dir,
+                store=Store(store),
+                runs=tensorboard_dir,
+                gateway=receiver,
+                resume=resume,
+                parent=parent,
+                report=console,
+                stop=stop,
+                signer=signer,
+                ranks=ranks,
+            )
+            worker.run()
+        finally:
+            console.close()
+            if receiver is not None:
+                receiver.close()
+            ranks.close()
     counts = ", ".join(f"{count} {name}" for name, count in worker.ledger.items())
     typer.echo(f"policy {worker.version} in {store}" + (f"; steps: {counts}" if counts else ""))
 

@@ -105,6 +105,7 @@ class Learner:
 
         Raises:
             StorageError: The disk refuses the first policy, or at the end still refuses the last one or its checkpoint.
+            KeyboardInterrupt: `stop` was set while it cloned.
         """
         try:
             if not self._student.teachers.cloned_until and self._settings.demonstrations:
@@ -155,12 +156,17 @@ class Learner:
         if not self._wait_for_demonstrations():
             return
         self._hold(True)
-        statistics = self._student.clone(lambda step, total, loss: self._tell("cloning", step, total))
+        statistics = self._student.clone(self._tell_of_cloning)
         self._shipping.ship(self._student.export)
         frames = len(self._student.teachers.demonstrations)
         self._reporter.write_clone(statistics, version=self.version, frames=frames)
         self._checkpoint()
         self._hold(False)
+
+    def _tell_of_cloning(self, step: int, total: int, loss: float) -> None:
+        if self._stop.is_set():
+            raise KeyboardInterrupt  # half a clone is nothing to keep, and the journal has all of it
+        self._tell("cloning", step, total)
 
     def _wait_for_demonstrations(self) -> bool:
         """Return True once there are enough; False if the journal will never hold them."""

@@ -50,7 +50,7 @@ def test_an_owner_that_comes_back_finds_its_guest_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["other", "short", "garbage", "empty", "long"])
-def test_anything_else_is_replaced_and_not_written_over(tmp_path: Path, damage: str) -> None:
+def test_another_bridges_file_is_replaced_and_not_written_over(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "robot"
     old = SharedFile.create(path, OTHER if damage == "other" else HEADER)
     guest, at = SharedFile.open(path), inode(path)
@@ -72,6 +72,16 @@ def test_anything_else_is_replaced_and_not_written_over(tmp_path: Path, damage: 
         guest.close()
     fresh.close()
     assert [entry.name for entry in tmp_path.iterdir()] == ["robot"]
+
+
+@pytest.mark.parametrize("content", [b"my notes", b"PLOOPB"])
+def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(UsageError, match="is no bridge's file"):
+        SharedFile.create(path, HEADER)
+    assert path.read_bytes() == content
 
 
 def test_two_programs_cannot_serve_one_robot(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ import numpy as np
 
 from policyloop.errors import ConfigError, VerificationError
 
-__all__ = ["LONGEST_VALIDITY_NS", "MOST_FLOATS", "Header", "record_bytes"]
+__all__ = ["LONGEST_VALIDITY_NS", "MAGIC", "MOST_FLOATS", "Header", "record_bytes"]
 
 LONGEST_VALIDITY_NS = 100_000_000
 """No command over the bridge is valid for longer, whatever it says."""
 MOST_FLOATS = 1024
 """Of a record, in either direction."""
 
-_MAGIC, _VERSION = b"PLOOPBRG", 1
+MAGIC, _VERSION = b"PLOOPBRG", 1
 _FIXED = struct.Struct("<8sII4Iq24x32s32x")
 _COVERED = 16
 """The checksum covers everything behind itself; magic and version are compared as they are."""
@@ -89,7 +89,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         """Return the bytes in front of the first record."""
         joints = np.array([*self.kp, *self.kd, *self.pose], "<f4").tobytes()
         sizes = (self.owner_floats, self.guest_floats, len(self.kp), 0)
-        data = _FIXED.pack(_MAGIC, _VERSION, 0, *sizes, self.longest_validity_ns, self.digest) + joints
+        data = _FIXED.pack(MAGIC, _VERSION, 0, *sizes, self.longest_validity_ns, self.digest) + joints
         data = data.ljust(self.owner_offset, b"\0")
         return data[:12] + struct.pack("<I", zlib.crc32(data[_COVERED:])) + data[_COVERED:]
 
@@ -103,7 +103,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         if len(data) < _FIXED.size:
             raise VerificationError(f"a bridge's file of {len(data)} bytes has no header")
         magic, version, _, owner, guest, joints, _, longest_ns, digest = _FIXED.unpack_from(data)
-        if magic != _MAGIC or version != _VERSION:
+        if magic != MAGIC or version != _VERSION:
             raise VerificationError(f"no bridge's file of layout {_VERSION}: {magic!r}, layout {version}")
         values: list[float] = []
         if joints <= MOST_FLOATS and len(data) >= _FIXED.size + 12 * joints:

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from policyloop.errors import PolicyloopError, SafetyRefusal, StorageError, UsageError, VerificationError
-from policyloop.robot.bridge.header import Header
+from policyloop.robot.bridge.header import MAGIC, Header
 from policyloop.robot.bridge.record import RecordReader, RecordWriter
 
 __all__ = ["SharedFile", "shared_path"]
@@ -50,18 +50,20 @@ class SharedFile:
     def create(cls, path: Path, header: Header) -> SharedFile:
         """Make the file, or go on with one that has the very same header, so that the guest's mapping stays valid.
 
-        Anything else at `path` is replaced by renaming: whoever has mapped it sees it become stale.
+        Another bridge's file at `path` is replaced by renaming: whoever has mapped it sees it become stale.
 
         Raises:
             SafetyRefusal: The file is another user's, or others may open it.
             StorageError: It cannot be made.
-            UsageError: Another program serves it.
+            UsageError: Another program serves it, or it holds something else.
         """
         try:
             _check_folder(path.parent)
             fd = _lock(path)
             try:
                 found = _header_of(fd)
+                if os.pread(fd, len(MAGIC), 0) not in (b"", MAGIC):
+                    raise UsageError(f"{path} is there, and is no bridge's file", "give another path")
                 if found is None or found.encode() != header.encode():
                     fd = _replace(path, fd, header)
                 return cls(fd, header, owner=True)
