@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 @app.command()
 def plan(
     profile: Profile = "rover",
-    rate: Annotated[float, typer.Option(min=0, help="Steps a second of each robot; 0 = the profile's.")] = 0.0,
+    rate: Annotated[
+        float, typer.Option(min=0, max=1000, help="Steps a second of each robot; 0 = the profile's.")
+    ] = 0.0,
     robots: Annotated[int, typer.Option(min=1, help="Robots that drive at the same time.")] = 1,
     learner: Annotated[str, typer.Option(help="auto, bc, ppo, rlpd or simulated.")] = "auto",
     update_interval: Annotated[int, typer.Option(min=0, help="Policy steps per update; 0 = the learner's own.")] = 0,
