@@ -38,9 +38,9 @@ class Teachers:
         self, journal: Journal, normalizer: Normalizer, settings: BcSettings, *, cloned_until: int, read: int
     ) -> None:
         self._journal, self._normalizer, self._settings = journal, normalizer, settings
-        self.cloned_until = cloned_until
+        self.cloned_until, self._read = cloned_until, read
         self._demonstrations: Demonstrations | None = None
-        self._interventions = self._load(newest_demonstrations(journal, start=cloned_until, stop=read))
+        self._interventions: Demonstrations | None = None
 
     def _load(self, positions: Sequence[int]) -> Demonstrations:
         return load_demonstrations(self._journal, self._normalizer, positions[-_MAX_INTERVENTIONS:])
@@ -53,11 +53,19 @@ class Teachers:
             self._demonstrations = load_demonstrations(self._journal, self._normalizer, positions)
         return self._demonstrations
 
+    @property
+    def interventions(self) -> Demonstrations:
+        """The newest of those since; a learner that does not ask for them loads none."""
+        if self._interventions is None:
+            positions = newest_demonstrations(self._journal, start=self.cloned_until, stop=self._read)
+            self._interventions = self._load(positions)
+        return self._interventions
+
     def intervened(self, positions: Sequence[int]) -> None:
         """Take in the demonstrations at these positions, if they came after the clone."""
         late = [position for position in positions if position >= self.cloned_until]
         if self.cloned_until and late:
-            self._interventions = (self._interventions + self._load(late)).newest(_MAX_INTERVENTIONS)
+            self._interventions = (self.interventions + self._load(late)).newest(_MAX_INTERVENTIONS)
 
     def loss(
         self,
@@ -74,8 +82,8 @@ class Teachers:
         Every rank draws the same batch and computes its part; the sum over all ranks is the loss.
         """
         weighted = []
-        if intervention_weight > 0 and len(self._interventions):
-            weighted.append((intervention_weight, self._interventions))
+        if intervention_weight > 0 and len(self.interventions):
+            weighted.append((intervention_weight, self.interventions))
         if demonstration_weight > 0 and self.cloned_until:
             weighted.append((demonstration_weight, self.demonstrations))
         profile, settings = self._journal.profile, self._settings
