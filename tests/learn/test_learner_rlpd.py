@@ -19,6 +19,7 @@ from policyloop.learn import off_policy
 from policyloop.learn.checkpoint import latest_checkpoint
 from policyloop.learn.networks import make_network
 from policyloop.learn.off_policy import OffPolicy
+from policyloop.learn.origin import Origin
 from policyloop.learn.replay import Transitions
 from policyloop.learn.rlpd import RlpdSettings
 from policyloop.learn.settings import LearnerSettings
@@ -105,16 +106,8 @@ def test_pictures_are_varied_and_mirrored_together_with_actions(mini: RobotProfi
     journal, generator = write_journal(mini, []), torch.Generator().manual_seed(0)
     settings = LearnerSettings(learner="rlpd", rlpd=RlpdSettings(mirror=True))
     teachers = Teachers(journal, mini.nominal_normalizer, settings.bc, cloned_until=0, read=0)
-    algorithm = OffPolicy(
-        network,
-        journal,
-        mini.nominal_normalizer,
-        settings,
-        teachers,
-        generator=generator,
-        device=torch.device("cpu"),
-        state=None,
-    )
+    origin = Origin(network, mini.nominal_normalizer, settings, generator, torch.device("cpu"), [], None)
+    algorithm = OffPolicy(journal, origin, teachers, None)
     depth = torch.randint(0, 256, (2, 1, 36, 64), generator=generator, dtype=torch.uint8)
     seen = {"depth": depth, "scan": torch.rand((2, 32), generator=generator), "proprio": torch.rand(2, 6)}
     batch = Transitions(seen, dict(seen), torch.tensor([[0.5, 0.3], [0.1, -0.7]]), torch.zeros(2), torch.ones(2))

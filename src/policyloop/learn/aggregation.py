@@ -7,15 +7,13 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from policyloop.core.normalizer import Normalizer
 from policyloop.learn.algorithm import Lesson
 from policyloop.learn.bc import clone
 from policyloop.learn.demonstrations import DAMAGE, DEMONSTRATORS, load_demonstrations, newest_demonstrations
 from policyloop.learn.feed import FeedState
 from policyloop.learn.inputs import example_inputs
-from policyloop.learn.networks import ActorCritic
+from policyloop.learn.origin import Origin
 from policyloop.learn.scores import Scores
-from policyloop.learn.settings import LearnerSettings
 from policyloop.learn.teachers import Teachers
 from policyloop.link.journal import Journal
 
@@ -26,31 +24,16 @@ class Aggregation:
     """Waits for new demonstrations and clones all that there are, from where the network stands; see `Algorithm`.
 
     Args:
-        network: Improved in place.
         journal: Where steps are.
-        normalizer: Applied to proprioception.
-        settings: The learner's.
+        origin: Its network is improved in place.
         teachers: What they showed before is in the clone already.
-        generator: Source of all randomness.
-        device: Where the network lives.
         state: Where in the journal to go on.
     """
 
-    def __init__(
-        self,
-        network: ActorCritic,
-        journal: Journal,
-        normalizer: Normalizer,
-        settings: LearnerSettings,
-        teachers: Teachers,
-        *,
-        generator: torch.Generator,
-        device: torch.device,
-        state: FeedState | None,
-    ) -> None:
-        self._network, self._journal, self._normalizer, self._settings = network, journal, normalizer, settings.bc
-        self._generator, self._device = generator, device
-        self.optimizer = torch.optim.Adam(network.actor_parameters(), lr=settings.bc.learning_rate)
+    def __init__(self, journal: Journal, origin: Origin, teachers: Teachers, state: FeedState | None) -> None:
+        self._journal, self._network, self._normalizer = journal, origin.network, origin.normalizer
+        self._settings, self._generator, self._device = origin.settings.bc, origin.generator, origin.device
+        self.optimizer = torch.optim.Adam(self._network.actor_parameters(), lr=self._settings.learning_rate)
         self.scores = Scores()
         self.ledger: Counter[str] = Counter({} if state is None else state.ledger)
         self.ready = 0

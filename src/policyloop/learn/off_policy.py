@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policyloop.core.normalizer import Normalizer
 from policyloop.core.step import Arrays
 from policyloop.errors import ConfigError
 from policyloop.learn.algorithm import Lesson
@@ -18,10 +17,10 @@ from policyloop.learn.checkpoint import optimizer_tensors, restore_optimizer
 from policyloop.learn.feed import FeedState
 from policyloop.learn.inputs import input_specs
 from policyloop.learn.memory import check_replays_fit, memory_bytes
-from policyloop.learn.networks import SCAN_COLUMNS, ActorCritic
+from policyloop.learn.networks import SCAN_COLUMNS
+from policyloop.learn.origin import Origin
 from policyloop.learn.replay import ReplayFeed, Transitions, state_bytes
 from policyloop.learn.rlpd import Rlpd, joined
-from policyloop.learn.settings import LearnerSettings
 from policyloop.learn.teachers import Teachers
 from policyloop.link.journal import Journal
 
@@ -35,52 +34,37 @@ class OffPolicy:
     """Fills replays from a journal and improves a network on them; see `Algorithm`.
 
     Args:
-        network: Improved in place.
         journal: Where steps are.
-        normalizer: Applied to proprioception.
-        settings: The learner's.
+        origin: Its network is improved in place.
         teachers: What they proposed is learned too, while the critics are young.
-        generator: Source of all randomness.
-        device: Where the network lives.
         state: Where in the journal to go on; the replays are read anew up to there.
 
     Raises:
         ConfigError: The robot's actions have no bounds, or full replays would not fit into the memory.
     """
 
-    def __init__(
-        self,
-        network: ActorCritic,
-        journal: Journal,
-        normalizer: Normalizer,
-        settings: LearnerSettings,
-        teachers: Teachers,
-        *,
-        generator: torch.Generator,
-        device: torch.device,
-        state: FeedState | None,
-    ) -> None:
+    def __init__(self, journal: Journal, origin: Origin, teachers: Teachers, state: FeedState | None) -> None:
         profile = journal.profile
         if profile.action_map != "tanh":
             raise ConfigError(f"rlpd needs actions with bounds, those of '{profile.name}' are linear", "use ppo")
-        self._profile, self._network, self._settings, self._teachers = profile, network, settings.rlpd, teachers
-        self._generator, self._device = generator, device
+        self._profile, self._network, self._teachers = profile, origin.network, teachers
+        self._settings, self._generator, self._device = origin.settings.rlpd, origin.generator, origin.device
         specs = input_specs(profile)
         check_replays_fit(self._settings.capacity, state_bytes(specs, len(profile.action)), memory_bytes())
         self._feed = ReplayFeed(
             journal,
-            normalizer,
+            origin.normalizer,
             capacity=self._settings.capacity,
             online_from=teachers.cloned_until,
-            reward=settings.reward,
-            takeover_penalty=settings.takeover_penalty,
+            reward=origin.settings.reward,
+            takeover_penalty=origin.settings.takeover_penalty,
         )
         if state is not None:
             self._feed.advance(until_fresh=journal.next + 1, stop=state.read)
             self._feed.scores.take()
             self._feed.fresh = 0
         state_size = profile.proprio_size + (SCAN_COLUMNS if profile.camera is not None else 0)
-        self._rlpd = Rlpd(network, self._settings, (state_size, len(profile.action)), device)
+        self._rlpd = Rlpd(self._network, self._settings, (state_size, len(profile.action)), self._device)
         self.optimizer = self._rlpd.actor_optimizer
         self.scores, self.ledger, self.state = self._feed.scores, self._feed.ledger, self._here()
 

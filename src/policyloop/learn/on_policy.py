@@ -9,15 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policyloop.core.normalizer import Normalizer
 from policyloop.learn.algorithm import Lesson
 from policyloop.learn.feed import Feed, FeedState
 from policyloop.learn.inputs import example_inputs
-from policyloop.learn.networks import ActorCritic
+from policyloop.learn.origin import Origin
 from policyloop.learn.ppo import PpoSettings, make_optimizer, ppo_update
 from policyloop.learn.ranks import ALONE, Ranks
 from policyloop.learn.rollout import Rollout
-from policyloop.learn.settings import LearnerSettings
 from policyloop.learn.share import Share
 from policyloop.learn.teachers import Teachers
 from policyloop.learn.tuning import Execution
@@ -30,42 +28,28 @@ class OnPolicy:
     """Collects rollouts from a journal and improves a network on each of them; see `Algorithm`.
 
     Args:
-        network: Improved in place.
         journal: Where steps are.
-        normalizer: Applied to proprioception.
-        settings: The learner's.
+        origin: Its network is improved in place.
         teachers: What they proposed is learned too.
-        generator: Source of all randomness.
-        device: Where the network lives.
         state: Where in the journal to go on.
         ranks: Who makes every update together.
     """
 
     def __init__(
-        self,
-        network: ActorCritic,
-        journal: Journal,
-        normalizer: Normalizer,
-        settings: LearnerSettings,
-        teachers: Teachers,
-        *,
-        generator: torch.Generator,
-        device: torch.device,
-        state: FeedState | None,
-        ranks: Ranks = ALONE,
+        self, journal: Journal, origin: Origin, teachers: Teachers, state: FeedState | None, ranks: Ranks = ALONE
     ) -> None:
-        self._network, self._settings, self._teachers = network, settings, teachers
-        self._generator, self._device, self._ranks = generator, device, ranks
+        self._network, self._settings, self._teachers = origin.network, origin.settings, teachers
+        self._generator, self._device, self._ranks = origin.generator, origin.device, ranks
         self._feed = Feed(
             journal,
-            normalizer,
-            max_staleness=settings.max_staleness,
-            reward=settings.reward,
-            takeover_penalty=settings.takeover_penalty,
+            origin.normalizer,
+            max_staleness=self._settings.max_staleness,
+            reward=self._settings.reward,
+            takeover_penalty=self._settings.takeover_penalty,
             state=state,
             ranks=ranks,
         )
-        self.optimizer = make_optimizer(network, settings.ppo)
+        self.optimizer = make_optimizer(self._network, self._settings.ppo)
         self.scores, self.ledger, self.state = self._feed.scores, self._feed.ledger, self._feed.state
 
     @property

@@ -57,15 +57,14 @@ class Student:
     """
 
     def __init__(self, journal: Journal, origin: Origin, ranks: Ranks = ALONE) -> None:
-        self._journal, self._profile, self._settings, self._ranks = journal, journal.profile, origin.settings, ranks
-        self._network, self._normalizer, self._lineage = origin.network, origin.normalizer, origin.lineage
-        self._generator, self._device = origin.generator, origin.device
+        self._journal, self._profile, self._origin, self._ranks = journal, journal.profile, origin, ranks
+        self._network, self._settings, self._generator = origin.network, origin.settings, origin.generator
         self._inputs: list[Arrays] = []
         state = None if origin.checkpoint is None else origin.checkpoint.state
         self.updates = 0 if state is None else state.update
         self.teachers = Teachers(
             journal,
-            self._normalizer,
+            origin.normalizer,
             self._settings.bc,
             cloned_until=0 if state is None else state.demonstrations_until,
             read=state.feed.read if state is not None and state.cloned else 0,
@@ -81,16 +80,7 @@ class Student:
         make = _ALGORITHMS[self._settings.learner]
         if self._ranks.count > 1:
             make = partial(OnPolicy, ranks=self._ranks)  # the others share nothing
-        return make(
-            self._network,
-            self._journal,
-            self._normalizer,
-            self._settings,
-            self.teachers,
-            generator=self._generator,
-            device=self._device,
-            state=feed,
-        )
+        return make(self._journal, self._origin, self.teachers, feed)
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -113,7 +103,7 @@ class Student:
                 self._profile,
                 self._settings.bc,
                 generator=self._generator,
-                device=self._device,
+                device=self._origin.device,
                 progress=progress,
             )
         self.algorithm = self._begin(None)
@@ -140,7 +130,7 @@ class Student:
         return export_bundle(
             self._network,
             self._profile,
-            self._normalizer,
+            self._origin.normalizer,
             network_name=self._settings.network,
             version=version,
             noise_hold_ticks=self._settings.noise_hold_ticks,
@@ -151,7 +141,7 @@ class Student:
                 "steps": self.algorithm.ledger["trained"],
                 "demonstrations": len(self.teachers.demonstrations) if self.teachers.cloned_until else 0,
                 "seed": self._settings.seed,
-                **({"parent": self._lineage[-1]} if self._lineage else {}),
+                **({"parent": self._origin.lineage[-1]} if self._origin.lineage else {}),
             },
         )
 
@@ -161,7 +151,7 @@ class Student:
             profile=self._profile,
             profile_digest=self._profile.digest,
             network=self._settings.network,
-            normalizer=self._normalizer,
+            normalizer=self._origin.normalizer,
             version=version,
             update=self.updates,
             seed=self._settings.seed,
@@ -170,7 +160,7 @@ class Student:
             feed=self.algorithm.state,
             elapsed_s=elapsed_s,
             settings=msgspec.to_builtins(self._settings),
-            lineage=self._lineage,
+            lineage=self._origin.lineage,
         )
 
     def save(
