@@ -72,12 +72,8 @@ def export(
     kind = kind or (output.suffix[1:] if output.suffix in (".mcap", ".csv") else "lerobot")
     if kind not in writers:
         raise UsageError(f"--format {kind}", "use mcap, csv or lerobot")
-    opened = Journal(journal)
-    try:
-        with progress_bar("writing") as bar:
-            written = writers[kind](opened, output, bar)
-    finally:
-        opened.close()
+    with closing(Journal(journal)) as opened, progress_bar("writing") as opened.progress:
+        written = writers[kind](opened, output)
     if as_json:
         echo_json({"steps": written, "output": str(output), "format": kind})
         return

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from policyloop.errors import StorageError, VerificationError
 
-__all__ = ["read_file", "sync_directory", "write_directory", "write_file"]
+__all__ = ["read_file", "staged", "sync_directory", "write_directory", "write_file"]
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 """Linux's fcntl.h and stdio.h."""
@@ -51,19 +52,30 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Give a place to write to, which becomes the file `path`; whatever is raised, what was there stays.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    staging = path.with_name(f".{path.name}.new")
+    try:
+        yield staging
+        staging.replace(path)
+    finally:
+        with suppress(OSError):
+            staging.unlink(missing_ok=True)
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write or replace one file.
 
     Raises:
         OSError: The disk refuses; what was at `path` is still there.
     """
-    staging = path.with_name(f".{path.name}.new")
-    try:
+    with staged(path) as staging:
         _write(staging, data)
-        staging.replace(path)
-    except OSError:
-        staging.unlink(missing_ok=True)
-        raise
     sync_directory(path.parent)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
+from policyloop.core.files import staged
 from policyloop.errors import StorageError, UsageError
 from policyloop.link.journal import Journal
 from policyloop.link.telemetry import Value, columns, proprio_of, telemetry
@@ -18,13 +17,12 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet would calculate what begins so."""
 
 
-def export_csv(journal: Journal, output: Path, progress: Callable[[int, int], None] | None = None) -> int:
+def export_csv(journal: Journal, output: Path) -> int:
     """Write every intact step; returns how many.
 
     Args:
         journal: Where steps are.
         output: A new `.csv` file.
-        progress: Called with (done, total).
 
     Raises:
         UsageError: `output` exists.
@@ -32,19 +30,14 @@ def export_csv(journal: Journal, output: Path, progress: Callable[[int, int], No
     """
     if output.exists():
         raise UsageError(f"{output} exists already", "choose another --output")
-    staging = output.with_name(f".{output.name}.new")
     try:
-        written = _write(journal, staging, progress)
-        staging.replace(output)
+        with staged(output) as staging:
+            return _write(journal, staging)
     except OSError as error:
         raise StorageError.cannot_write(output, error) from error
-    finally:
-        with suppress(OSError):
-            staging.unlink(missing_ok=True)
-    return written
 
 
-def _write(journal: Journal, path: Path, progress: Callable[[int, int], None] | None) -> int:
+def _write(journal: Journal, path: Path) -> int:
     def row(position: int) -> dict[str, Value]:
         header, frames, _ = journal.parts(position)
         check_record(header.record, journal.profile)
@@ -57,8 +50,6 @@ def _write(journal: Journal, path: Path, progress: Callable[[int, int], None] | 
         for _, values in journal.intact(row):
             writer.writerow({name: _harmless(value) for name, value in values.items()})
             written += 1
-            if progress is not None:
-                progress(written, journal.next - journal.first)
     return written
 
 

@@ -11,7 +11,6 @@ Depth is a 16-bit PNG in millimetres, 0 = no measurement.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ _TASK = "drive"
 _QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 
 
-def export_lerobot(journal: Journal, output: Path, progress: Callable[[int, int], None] | None = None) -> int:
+def export_lerobot(journal: Journal, output: Path) -> int:
     """Write every intact step of every episode; returns how many.
 
     Raises:
@@ -45,7 +44,7 @@ def export_lerobot(journal: Journal, output: Path, progress: Callable[[int, int]
         from PIL import Image  # noqa: F401
     except ImportError as error:
         raise MissingExtra("pyarrow and pillow", "data") from error
-    rows, episodes = _rows(journal, progress)
+    rows, episodes = _rows(journal)
     if not rows:
         raise UsageError("the journal holds no steps", "record some first")
     files = {
@@ -62,16 +61,12 @@ def export_lerobot(journal: Journal, output: Path, progress: Callable[[int, int]
     return len(rows)
 
 
-def _rows(
-    journal: Journal, progress: Callable[[int, int], None] | None
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _rows(journal: Journal) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return one row per step, episode by episode, and one per episode."""
     by_episode: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
-    for done, (_, step) in enumerate(journal.intact(journal.read), start=1):
+    for _, step in journal.intact(journal.read):
         record = step.record
         by_episode.setdefault((record.robot, record.boot, record.episode), []).append(_row(step))
-        if progress is not None:
-            progress(done, journal.next - journal.first)
     rows: list[dict[str, Any]] = []
     episodes = []
     for number, steps in enumerate(by_episode.values()):

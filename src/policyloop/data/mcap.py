@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from policyloop.core.files import staged
 from policyloop.core.step import Step, StepRecord
 from policyloop.errors import MissingExtra, StorageError, UsageError
 from policyloop.link.journal import Journal
@@ -37,13 +36,12 @@ class CaptureTimes:
         return record.stamps.captured_ns + self._offsets_ns[start]
 
 
-def export_mcap(journal: Journal, output: Path, progress: Callable[[int, int], None] | None = None) -> int:
+def export_mcap(journal: Journal, output: Path) -> int:
     """Write every intact step; returns how many.
 
     Args:
         journal: Where steps are.
         output: A new `.mcap` file.
-        progress: Called with (done, total).
 
     Raises:
         UsageError: `output` exists.
@@ -53,20 +51,14 @@ def export_mcap(journal: Journal, output: Path, progress: Callable[[int, int], N
     if output.exists():
         raise UsageError(f"{output} exists already", "choose another --output")
     messages = RosMessages(journal.profile)
-    staging = output.with_name(f".{output.name}.new")
     try:
-        with staging.open("wb") as file:
-            written = _write(journal, messages, file, progress)
-        staging.replace(output)
+        with staged(output) as staging, staging.open("wb") as file:
+            return _write(journal, messages, file)
     except OSError as error:
         raise StorageError.cannot_write(output, error) from error
-    finally:
-        with suppress(OSError):
-            staging.unlink(missing_ok=True)
-    return written
 
 
-def _write(journal: Journal, messages: RosMessages, file: Any, progress: Callable[[int, int], None] | None) -> int:
+def _write(journal: Journal, messages: RosMessages, file: Any) -> int:
     try:
         from mcap.writer import Writer
     except ImportError as error:
@@ -94,7 +86,5 @@ def _write(journal: Journal, messages: RosMessages, file: Any, progress: Callabl
                 channels[full] = writer.register_channel(full, "cdr", schemas[kind])
             writer.add_message(channels[full], stamp_ns, data, stamp_ns, step.record.sequence & 0xFFFFFFFF)
         written += 1
-        if progress is not None:
-            progress(written, journal.next - journal.first)
     writer.finish()
     return written
