@@ -79,3 +79,13 @@ def test_a_network_gets_the_features_that_it_names_in_its_order(mini):
     assert specs["depth"] == feature_specs(mini)["depth"]
     with pytest.raises(VerificationError, match="takes 'sonar', profile 'rover-mini' has rgb, depth, proprio"):
         feature_specs(mini, ("depth", "sonar"))
+
+
+def test_a_network_gets_what_it_takes_in_its_order_and_no_other_picture_is_looked_at(mini, make_step):
+    arrays = dict(make_step(mini).observation)
+    whole = features(mini, mini.nominal_normalizer, arrays)
+    del arrays["rgb"]
+    seen = features(mini, mini.nominal_normalizer, arrays, ("proprio", "depth"))
+    assert list(seen) == ["proprio", "depth"]
+    for name, array in seen.items():
+        np.testing.assert_array_equal(array, whole[name])

@@ -7,7 +7,7 @@ eight bits are then fine where it matters, close by.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -37,14 +37,19 @@ def encode_depth(depth_mm: NDArray[np.uint16], camera: Camera) -> NDArray[np.uin
     return _depth_codes(camera)[depth_mm]
 
 
-def features(profile: RobotProfile, normalizer: Normalizer, arrays: Arrays) -> Arrays:
-    """Return what the network sees: `rgb` (3, H, W) uint8, `depth` (1, H, W) uint8, `proprio` (n,) float32."""
-    result: Arrays = {}
-    if profile.camera is not None:
-        result["rgb"] = np.ascontiguousarray(arrays["rgb"].transpose(2, 0, 1))
-        result["depth"] = encode_depth(arrays["depth"], profile.camera)[None]
-    result["proprio"] = normalizer(arrays["proprio"])
-    return result
+def features(
+    profile: RobotProfile, normalizer: Normalizer, arrays: Arrays, inputs: Iterable[str] | None = None
+) -> Arrays:
+    """Return what the network sees: `rgb` (3, H, W) uint8, `depth` (1, H, W) uint8, `proprio` (n,) float32.
+
+    With `inputs`, those that it takes, in its order: no robot works for a picture that nobody looks at.
+    """
+    makers: dict[str, Callable[[], NDArray[np.generic]]] = {}
+    if (camera := profile.camera) is not None:
+        makers["rgb"] = lambda: np.ascontiguousarray(arrays["rgb"].transpose(2, 0, 1))
+        makers["depth"] = lambda: encode_depth(arrays["depth"], camera)[None]
+    makers["proprio"] = lambda: normalizer(arrays["proprio"])
+    return {name: makers[name]() for name in (makers if inputs is None else inputs)}
 
 
 def feature_specs(profile: RobotProfile, inputs: Sequence[str] | None = None) -> dict[str, ArraySpec]:

@@ -94,8 +94,7 @@ class Policy:
 
     def mean(self, observation: Observation) -> NDArray[np.float32]:
         """Return the network's output for one observation, before tanh, (actions,)."""
-        seen = features(self._profile, self._manifest.normalizer, observation.arrays)
-        return self.infer({name: seen[name] for name in self.inputs})
+        return self.infer(features(self._profile, self._manifest.normalizer, observation.arrays, self.inputs))
 
     def act(self, observation: Observation, exploration: Exploration | None = None) -> Action:
         """Propose an action; with `exploration`, drawn from the policy's Gaussian.
