@@ -17,16 +17,15 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from tests.learn.training import change
 
 from policyloop.bundle.store import Store
 from policyloop.core.profile import RobotProfile
 from policyloop.core.step import Step
 from policyloop.errors import ConfigError
-from policyloop.learn.bc import BcSettings
 from policyloop.learn.checkpoint import Checkpoint, latest_checkpoint
 from policyloop.learn.feed import Feed
 from policyloop.learn.learner import Learner
-from policyloop.learn.ppo import PpoSettings
 from policyloop.learn.ranks import Ranks
 from policyloop.learn.settings import LearnerSettings
 from policyloop.learn.share import Share, owner
@@ -36,18 +35,7 @@ from policyloop.wire.codec import encode_step
 Drive = Callable[..., Step]
 Begin = Callable[..., tuple[BaseProcess, Connection]]
 
-SETTINGS = LearnerSettings(
-    network="mlp",
-    device="cpu",
-    threads=1,
-    demonstrations=64,
-    update_interval=60,
-    total_updates=10,
-    checkpoint_interval=3,
-    max_staleness=1000,
-    bc=BcSettings(epochs=3, minibatch=16),
-    ppo=PpoSettings(minibatch=16, critic_warmup_updates=1, demonstration_weight=0.1),
-)
+SETTINGS = change(update_interval=60, total_updates=10, checkpoint_interval=3)
 """Ten updates of which the first fits the critic alone; interventions and demonstrations are learned beside them."""
 
 LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "explained_variance", "effective_share")

@@ -313,8 +313,12 @@ class Store:
 
     def prunable(self, keep: int) -> dict[Path, int]:
         """Return what `prune` would delete, oldest first, and how many bytes each has."""
-        kept = {*self.versions()[-keep:], self.current, self.previous}
-        return {path: _size_bytes(path) for path in self.versions() if path not in kept}
+        return {path: _size_bytes(path) for path in self._beyond(keep)}
+
+    def _beyond(self, keep: int) -> list[Path]:
+        versions = self.versions()
+        kept = {*versions[-keep:], self.current, self.previous}
+        return [path for path in versions if path not in kept]
 
     def prune(self, keep: int) -> dict[Path, int]:
         """Delete all but the newest `keep` versions, the current and the previous one; returns what is gone, in bytes.
@@ -322,7 +326,7 @@ class Store:
         Raises:
             StorageError: The disk refuses.
         """
-        if not self.prunable(keep):
+        if not self._beyond(keep):
             return {}
         with self._changing() as states:
             states.newest = self.newest_version

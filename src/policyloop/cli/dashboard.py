@@ -21,7 +21,7 @@ def dashboard(
         list[str] | None, typer.Option(help="Name of a robot's program on this machine: shows it, and stops it.")
     ] = None,
     control: Annotated[list[Path] | None, typer.Option(help="The same, by its control socket.")] = None,
-    host: Annotated[str, typer.Option(help="Address to serve at; any but loopback needs a token.")] = ("127.0.0.1"),
+    host: Annotated[str, typer.Option(help="Address to serve at; any but loopback needs a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 = any free one.")] = 8080,
     token_file: Annotated[
         Path | None, typer.Option(help="File of the token; made, and shown once, if it is not there.")

@@ -128,17 +128,19 @@ def asked(
         progress(f"{destination.host} is a {greeting.profile_name} with policyloop {greeting.policyloop}", None)
         try:
             write_line(sent, request)
-            _send(sent, b"".join(blobs), progress)
+            _send(sent, blobs, progress)
         except OSError:
             progress("the robot does not listen to the end", None)  # it says why
         yield _last_answer(destination, answers, progress), answers
 
 
-def _send(sent: BinaryIO, data: bytes, progress: Tell) -> None:
-    for at in range(0, len(data), _CHUNK_BYTES):
-        sent.write(data[at : at + _CHUNK_BYTES])
-        sent.flush()
-        progress("sending", min((at + _CHUNK_BYTES) / len(data), 1.0))
+def _send(sent: BinaryIO, blobs: Sequence[bytes], progress: Tell) -> None:
+    done, total = 0, sum(map(len, blobs))
+    for blob in blobs:
+        for at in range(0, len(blob), _CHUNK_BYTES):
+            done += sent.write(blob[at : at + _CHUNK_BYTES])
+            sent.flush()
+            progress("sending", done / total)
 
 
 def _last_answer(destination: Destination, answers: BinaryIO, progress: Tell) -> Greeting | Done | Converted:

@@ -52,7 +52,7 @@ class ProgramSettings(msgspec.Struct, frozen=True, kw_only=True):
         pull: See `robot.pull.open_download`.
         arm: Arm the robot once its input has been healthy for a second.
         control: Socket for `policyloop robot`; None = after the robot's name.
-        explore: Explore: draw actions at random around the policy's mean.
+        explore: Draw actions at random around the policy's mean.
         calibration: Folder for calibration samples; None = take none.
         samples: How often, how many.
         seed: Of the exploration.
